@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The harness: layers -> union -> migrate -> fence -> operations -> witness."""
