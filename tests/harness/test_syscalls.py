@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The system calls that Python lacks: results, and errors with their paths."""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.harness.isolated import isolated, needs_mounts, needs_overlay, needs_xfs
+from union import mountinfo, syscalls
+from union.layers import XFS_IMAGE_SIZE, tmpfs, xfs_on_loop
+from union.syscalls import DT_DIR, DT_LNK, DT_REG, FsContext
+
+
+def listing(path: Path) -> list[syscalls.Dirent]:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        return syscalls.getdents(fd)
+    finally:
+        os.close(fd)
+
+
+def test_getdents_gives_names_inodes_and_types(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "dir").mkdir()
+    (tmp_path / "link").symlink_to("nowhere")
+    entries = {entry.name: entry for entry in listing(tmp_path)}
+    assert {name: entry.type for name, entry in entries.items()} == {
+        ".": DT_DIR, "..": DT_DIR, "file": DT_REG, "dir": DT_DIR, "link": DT_LNK,
+    }
+    assert entries["file"].ino == (tmp_path / "file").stat().st_ino
+    assert entries["."].ino == tmp_path.stat().st_ino
+
+
+def test_getdents_reads_to_the_end_and_takes_any_name(tmp_path: Path) -> None:
+    names = {f"{n:0>200}" for n in range(1000)} | {os.fsdecode(b"not \xff utf-8")}  # more than a buffer full
+    for name in names:
+        (tmp_path / name).touch()
+    seen = [entry.name for entry in listing(tmp_path)]
+    assert set(seen) == names | {".", ".."}
+    assert len(seen) == len(names) + 2
+
+
+def test_getdents_of_a_file_is_an_error() -> None:
+    fd = os.open(__file__, os.O_RDONLY)
+    try:
+        with pytest.raises(NotADirectoryError):
+            syscalls.getdents(fd)
+    finally:
+        os.close(fd)
+
+
+def test_renameat2_flags_and_both_paths_in_the_error(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.write_text("1")
+    two.write_text("2")
+    with pytest.raises(FileExistsError) as caught:
+        syscalls.renameat2(one, two, syscalls.RENAME_NOREPLACE)
+    assert (caught.value.filename, caught.value.filename2) == (str(one), str(two))
+    syscalls.renameat2(one, two, syscalls.RENAME_EXCHANGE)
+    assert (one.read_text(), two.read_text()) == ("2", "1")
+
+
+def test_an_error_names_its_path(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=str(tmp_path)) as caught:
+        syscalls.umount(tmp_path)
+    assert caught.value.errno in (errno.EINVAL, errno.EPERM)
+
+
+@needs_mounts
+@isolated
+def test_a_filesystem_that_no_kernel_has() -> None:
+    with pytest.raises(OSError, match="no-such-fs") as caught:
+        FsContext("no-such-fs")
+    assert caught.value.errno == errno.ENODEV
+
+
+@needs_overlay
+@isolated
+def test_the_kernel_says_what_it_does_not_like() -> None:
+    with FsContext("overlay") as context:
+        with pytest.raises(OSError, match="no_such_option=1"):
+            context.set("no_such_option", "1")
+        assert any("no_such_option" in line for line in context.messages())
+        assert context.messages() == []
+
+
+@needs_mounts
+@isolated
+def test_mount_ids_are_those_of_mountinfo(tmp_path: Path) -> None:
+    outside = syscalls.mount_id(tmp_path)
+    with ExitStack() as stack:
+        layer = tmpfs(stack, tmp_path, "a name with space", 1 << 20)
+        mount = mountinfo.find(syscalls.mount_id(tmp_path))
+        assert mount is not None
+        assert layer.mount_id == mount.id != outside
+        assert (mount.point, mount.fstype, mount.source) == (str(tmp_path), "tmpfs", "a name with space")
+        assert ("size", "1024k") in mount.options
+    assert syscalls.mount_id(tmp_path) == outside
+    assert mountinfo.find(layer.mount_id) is None
+
+
+@needs_mounts
+@isolated
+def test_caches_can_be_dropped() -> None:
+    syscalls.drop_caches()
+
+
+@needs_xfs
+@isolated
+def test_a_loop_device_frees_itself(tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    with image.open("xb") as file:
+        file.truncate(XFS_IMAGE_SIZE)
+    device, fd = syscalls.attach_loop(image)
+    backing = Path("/sys/block") / Path(device).name / "loop/backing_file"
+    assert backing.read_text().strip() == str(image)
+    os.close(fd)
+    assert not backing.exists()
+
+
+@needs_xfs
+@isolated
+def test_freeze_and_thaw_and_shutdown(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    with ExitStack() as stack:
+        root = xfs_on_loop(stack, tmp_path / "m", tmp_path, "test").root
+        fd = os.open(root, os.O_RDONLY)
+        stack.callback(os.close, fd)
+        with pytest.raises(OSError, match="Invalid argument"):
+            syscalls.thaw(fd)
+        syscalls.freeze(fd)
+        syscalls.thaw(fd)
+        (root / "written").touch()
+        syscalls.shut_down(fd)
+        with pytest.raises(OSError, match="Input/output error"):
+            (root / "written").stat()
+        assert syscalls.mount_id(fd) > 0, "fdinfo must work where stat does not"

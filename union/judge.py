@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Where model and kernel meet: what must be there against what was seen, name by name.
+
+Every check answers with complaints, one line each; no complaint means the name is as it must be.
+"""
+
+from __future__ import annotations
+
+import errno
+import stat
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from itertools import islice
+
+from union.model import (
+    DirectoryInode,
+    FileInode,
+    Inode,
+    LinkInode,
+    Model,
+    Place,
+    file_type,
+    needs_opaque,
+    needs_whiteout,
+)
+from union.witness import OVERLAY_XATTRS, Observation, UpperState, Witness
+
+DT_OF = {stat.S_IFDIR: 4, stat.S_IFREG: 8, stat.S_IFLNK: 10}
+WHITEOUT_TYPES = {0, 2}  # d_type of a whiteout that leaks into a listing: unknown or character device
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRule:
+    """What st_dev may be (parity 4.2, 4.3; D3): one device for all, or pseudo devices for non-directories."""
+
+    same: bool
+    directory: int
+    lower: int
+    upper: int
+
+    def complaints(self, path: str, is_directory: bool, device: int) -> Iterator[str]:
+        if is_directory or self.same:
+            if device != self.directory:
+                yield f"{path}: st_dev {device:#x} instead of the union's {self.directory:#x}"
+        elif device == self.directory:
+            yield f"{path}: st_dev is that of a directory although the layers' inode numbers are not mapped"
+        elif device in (self.lower, self.upper):
+            yield f"{path}: st_dev {device:#x} is that of the {'lower' if device == self.lower else 'upper'} filesystem"
+
+
+class Look(Enum):
+    """How closely the whole tree is looked at; every system call counts in a slow guest."""
+
+    GLANCE = "lstat of every object"
+    LISTED = "lstat of every object, and every directory listed"
+    WHOLE = "also content, symlink targets, xattrs and the upper layer"
+
+
+@dataclass(slots=True)
+class Seen:
+    """What an object looked like when it was last looked at."""
+
+    device: int
+    number: int
+    version: int
+    mtime: int
+
+
+class Judge:
+    """Compares the model with what the witness sees, and remembers what must not change."""
+
+    def __init__(self, model: Model, witness: Witness, devices: DeviceRule) -> None:
+        self.model = model
+        self.witness = witness
+        self.devices = devices
+        self._seen: dict[Inode, Seen] = {}
+
+    def forget_numbers(self) -> None:
+        """st_ino may change now (copy-up, D2): learn the numbers anew at the next look."""
+        for seen in self._seen.values():
+            seen.number = 0
+
+    def number(self, inode: Inode) -> int | None:
+        """The st_ino last seen of the object."""
+        seen = self._seen.get(inode)
+        return seen.number if seen else None
+
+    def numbers(self) -> dict[Inode, int]:
+        """The st_ino of every object that has been looked at."""
+        return {inode: seen.number for inode, seen in self._seen.items()}
+
+    def names(self, paths: Iterable[str]) -> list[str]:
+        """Check each name, and what each symlink among them leads to."""
+        done: set[str] = set()
+        found: list[str] = []
+        for path in paths:
+            step: str | None = path.rstrip("/")
+            while step is not None and step not in done:
+                done.add(step)
+                found += self.name(step)
+                step = self.model.target(step)
+        return found
+
+    def name(self, path: str) -> list[str]:
+        """Check one name in the union and in the upper layer."""
+        place = self.model.find(path)
+        if place is None or place.inode is None:
+            return self._absent(path, place, self.witness.observe(path))
+        return self._present(path, place, Look.WHOLE)
+
+    def tree(self, top: str = "", *, look: Look = Look.WHOLE, skip: Collection[str] = ()) -> list[str]:
+        """Check every object below `top`, and that no two share a number; `look` says how closely.
+
+        Nothing below the names of `skip` is looked at.
+        """
+        found: list[str] = []
+        for path, place in self.model.places(top):
+            if path.split("/", 1)[0] in skip:
+                continue
+            found += self._present(path, place, look)
+            if look is not Look.GLANCE and isinstance(place.inode, DirectoryInode):
+                found += self._listing(path, place)
+        return [*found, *self._unique(top)]
+
+    def listing(self, path: str) -> list[str]:
+        """Check a directory's entries: names, d_type, and d_ino against st_ino where devices are one (D3)."""
+        for _, place in islice(self.model.places(path), 1):
+            return self._listing(path, place)
+        return []
+
+    def _listing(self, path: str, place: Place) -> list[str]:
+        directory = place.inode
+        if not isinstance(directory, DirectoryInode):
+            return []
+        try:
+            entries = self.witness.listing(path)
+        except OSError as error:
+            return [f"{path or '/'}: listing fails with {errno.errorcode.get(error.errno or 0, error.errno)}"]
+        where = path or "/"
+        wanted: dict[str, Inode] = dict(directory.entries)
+        wanted["."] = directory
+        wanted[".."] = place.parent
+        found = []
+        names = [entry.name for entry in entries]
+        if len(names) != len(set(names)):
+            found.append(f"{where}: listed twice: {sorted(name for name in set(names) if names.count(name) > 1)}")
+        for name in wanted.keys() - set(names):
+            found.append(f"{where}: {name} is not listed")
+        for entry in entries:
+            inode = wanted.get(entry.name)
+            if inode is None:
+                kind = "a whiteout" if entry.type in WHITEOUT_TYPES else "a removed name"
+                found.append(f"{where}: lists {entry.name}, {kind}")
+                continue
+            if entry.type != DT_OF[file_type(inode)]:
+                found.append(f"{where}/{entry.name}: d_type {entry.type} instead of {DT_OF[file_type(inode)]}")
+            number = self.number(inode)
+            # `..` of the root leads out of the union; numbers of mixed devices need not agree.
+            if self.devices.same and number and not (entry.name == ".." and not path) and entry.ino != number:
+                found.append(f"{where}/{entry.name}: d_ino {entry.ino} but st_ino {number}")
+        return found
+
+    # one name -------------------------------------------------------------------------------------
+
+    def _present(self, path: str, place: Place, look: Look) -> list[str]:
+        assert place.inode is not None
+        seen = self.witness.observe(path, glance=look is not Look.WHOLE)
+        if seen.error:
+            return [f"{path}: {errno.errorcode.get(seen.error, seen.error)} although it must exist"]
+        found = list(self._status(path, place.inode, seen))
+        if look is Look.WHOLE:
+            found += self._content(path, place.inode, seen)
+        if not found:
+            found += self._history(path, place.inode, seen)
+            if look is Look.WHOLE:
+                found += self._upper(path, place, self.witness.upper(path))
+        return found
+
+    def _absent(self, path: str, place: Place | None, seen: Observation) -> list[str]:
+        if not seen.error:
+            return [f"{path}: exists although it must not"]
+        if seen.error not in (errno.ENOENT, errno.ENOTDIR):
+            return [f"{path}: {errno.errorcode.get(seen.error, seen.error)} although it is only absent"]
+        if place is None:
+            return []
+        upper = self.witness.upper(path)
+        if upper.mode and not upper.whiteout:
+            return [f"{path}: absent in the union, yet the upper layer holds it"]
+        if needs_whiteout(place) and not upper.whiteout:
+            return [f"{path}: no whiteout in the upper layer although a lower layer has the name"]
+        return []
+
+    def _status(self, path: str, inode: Inode, seen: Observation) -> Iterator[str]:
+        status = seen.status
+        assert status is not None
+        if stat.S_IFMT(status.st_mode) != file_type(inode):
+            yield f"{path}: type {stat.S_IFMT(status.st_mode):o} instead of {file_type(inode):o}"
+            return
+        if stat.S_IMODE(status.st_mode) != inode.mode:
+            yield f"{path}: mode {stat.S_IMODE(status.st_mode):04o} instead of {inode.mode:04o}"
+        if (status.st_uid, status.st_gid) != (inode.uid, inode.gid):
+            yield f"{path}: owner {status.st_uid}:{status.st_gid} instead of {inode.uid}:{inode.gid}"
+        if not isinstance(inode, DirectoryInode) and status.st_nlink != inode.nlink:
+            yield f"{path}: {status.st_nlink} links instead of {inode.nlink}"
+        if isinstance(inode, FileInode) and status.st_size != len(inode.content):
+            yield f"{path}: size {status.st_size} instead of {len(inode.content)}"
+        yield from self.devices.complaints(path, isinstance(inode, DirectoryInode), status.st_dev)
+
+    def _content(self, path: str, inode: Inode, seen: Observation) -> Iterator[str]:
+        if isinstance(inode, FileInode) and seen.content != inode.content:
+            yield f"{path}: content {seen.content!r} instead of {inode.content!r}"
+        if isinstance(inode, LinkInode) and seen.target != inode.target:
+            yield f"{path}: leads to {seen.target} instead of {inode.target}"
+        for xattr in seen.xattrs:
+            if xattr.startswith(OVERLAY_XATTRS):
+                yield f"{path}: private xattr {xattr} is visible"
+
+    def _history(self, path: str, inode: Inode, seen: Observation) -> Iterator[str]:
+        """What must be as it was when last seen: inode number and, if nothing changed it, mtime."""
+        status = seen.status
+        assert status is not None
+        now = Seen(status.st_dev, status.st_ino, inode.version, status.st_mtime_ns)
+        was = self._seen.setdefault(inode, now)
+        # Directories of mixed-device unions have no lasting number (kernel doc, inode properties).
+        lasting = self.devices.same or not isinstance(inode, DirectoryInode)
+        if lasting and was.number and (was.device, was.number) != (now.device, now.number):
+            yield f"{path}: inode {was.device:#x}:{was.number} became {now.device:#x}:{now.number}"
+        if was.version == now.version and was.mtime != now.mtime:
+            yield f"{path}: mtime moved from {was.mtime} to {now.mtime} although nothing changed it"
+        if was.version != now.version and now.mtime < was.mtime:
+            yield f"{path}: mtime went back from {was.mtime} to {now.mtime}"
+        touched = isinstance(inode, FileInode) and inode.touched and was.version != now.version
+        if touched and (now.mtime == was.mtime or status.st_atime_ns < now.mtime):
+            yield f"{path}: times {status.st_atime_ns}, {now.mtime} were not both set to now"
+        self._seen[inode] = now
+
+    def _upper(self, path: str, place: Place, upper: UpperState) -> Iterator[str]:
+        inode = place.inode
+        assert inode is not None
+        if upper.whiteout:
+            yield f"{path}: exists in the union, yet the upper layer holds a whiteout"
+        elif inode.in_upper and not upper.mode:
+            yield f"{path}: not copied up"
+        elif not inode.in_upper and upper.mode and not stat.S_ISDIR(upper.mode):
+            yield f"{path}: copied up although nothing asked for it"
+        elif needs_opaque(place) and not upper.opaque:
+            yield f"{path}: not opaque although it covers an unrelated lower directory"
+
+    def _unique(self, top: str) -> Iterator[str]:
+        owners: dict[tuple[int, int], str] = {}
+        counted: set[Inode] = set()
+        for path, inode in self.model.walk(top):
+            seen = self._seen.get(inode)
+            if seen is None or inode in counted:
+                continue
+            counted.add(inode)
+            other = owners.setdefault((seen.device, seen.number), path)
+            if other != path:
+                yield f"{path}: shares inode {seen.device:#x}:{seen.number} with {other}"

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The kernel's own complaints: log lines that mean trouble, and the taint flags."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from pathlib import Path
+from types import TracebackType
+
+TROUBLE = re.compile(
+    r"WARNING: |BUG: |Oops|general protection fault|Kernel panic|still in use|"
+    r"possible (recursive|circular) locking|INFO: task .* blocked|UBSAN|KASAN|"
+    r"VFS: Busy inodes|overlayfs: .*fall(ing|s) back",
+)
+TAINTED = Path("/proc/sys/kernel/tainted")
+
+
+class KernelLog:
+    """Reads what the kernel logged since the last look, without missing or repeating a line."""
+
+    def __init__(self) -> None:
+        """Start at the end of the log; raises OSError when /dev/kmsg cannot be read."""
+        self._fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        os.lseek(self._fd, 0, os.SEEK_END)
+        self._taint_fd = os.open(TAINTED, os.O_RDONLY | os.O_CLOEXEC)
+        self._taint = self._read_taint()
+
+    def __enter__(self) -> KernelLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._fd)
+        os.close(self._taint_fd)
+
+    def new_lines(self) -> list[str]:
+        """The messages logged since the last call, without their prefix."""
+        lines: list[str] = []
+        while True:
+            try:
+                record = os.read(self._fd, 8192)
+            except OSError as error:
+                if error.errno == errno.EAGAIN:
+                    return lines
+                if error.errno == errno.EPIPE:  # overwritten before we read it: go on with the oldest left
+                    lines.append("WARNING: kernel log records were lost before they could be read")
+                    continue
+                raise
+            text = record.decode(errors="replace").partition(";")[2]
+            lines.append(text.split("\n", 1)[0])
+
+    def trouble(self) -> list[str]:
+        """Lines since the last call that mean a kernel bug, and a change of the taint flags."""
+        found = [line for line in self.new_lines() if TROUBLE.search(line)]
+        taint = self._read_taint()
+        if taint != self._taint:
+            found.append(f"taint changed from {self._taint} to {taint}")
+            self._taint = taint
+        return found
+
+    def _read_taint(self) -> str:
+        return os.pread(self._taint_fd, 64, 0).decode().strip()

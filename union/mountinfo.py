@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What is mounted: one record of /proc/self/mountinfo, found by mount id and never by path."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+MOUNTINFO = Path("/proc/self/mountinfo")
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A mount of this process's namespace.
+
+    `device` is "major:minor", `options` the options of the superblock in their order; a flag has the
+    value "", and values are as the kernel prints them with its octal escapes undone.
+    """
+
+    id: int
+    device: str
+    point: str
+    fstype: str
+    source: str
+    options: tuple[tuple[str, str], ...]
+
+
+def find(mount_id: int) -> Mount | None:
+    """The mount with this id, None if there is none in our namespace."""
+    start = f"{mount_id} "
+    with MOUNTINFO.open(errors="surrogateescape") as lines:
+        for line in lines:
+            if line.startswith(start):
+                return _parse(line)
+    return None
+
+
+def _parse(line: str) -> Mount:
+    """A line: id, parent, device, root, mount point, mount options, tags, a hyphen, type, source, options."""
+    left, _, right = line.rstrip("\n").partition(" - ")
+    number, _parent, device, _root, point = left.split(" ")[:5]
+    fstype, source, options = right.split(" ", 2)
+    # Overlay escapes the commas and equal signs inside of paths, so both separators can be trusted.
+    pairs = (option.partition("=")[::2] for option in options.split(","))
+    plain = tuple((_plain(key), _plain(value)) for key, value in pairs)
+    return Mount(int(number), device, _plain(point), fstype, _plain(source), plain)
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)

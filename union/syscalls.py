@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""System calls that Python's os lacks. Each errno is an OSError that carries the path or paths.
+
+Numbers and structures are those of Linux on x86-64 and arm64, where everything used here has the same
+layout. Nothing is executed and nothing waits.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import struct
+from pathlib import Path
+from typing import NamedTuple
+
+# mount(2) flags
+MS_RDONLY = 1
+MS_REMOUNT = 32
+MS_BIND = 4096
+MS_REC = 16384
+MS_PRIVATE = 1 << 18
+
+CLONE_NEWNS = 0x00020000
+AT_FDCWD = -100
+RENAME_NOREPLACE = 1
+RENAME_EXCHANGE = 2
+RENAME_WHITEOUT = 4
+
+# Filesystem ioctls; GOINGDOWN began with XFS, ext4 and f2fs took it over.
+GOINGDOWN = 0x8004587D
+FIFREEZE = 0xC0045877
+FITHAW = 0xC0045878
+GOINGDOWN_NOLOGFLUSH = 2
+
+LOOP_CTL_GET_FREE = 0x4C82
+LOOP_CONFIGURE = 0x4C0A
+LO_FLAGS_READ_ONLY = 1
+LO_FLAGS_AUTOCLEAR = 4
+
+# The mount API has the same numbers on every architecture but alpha; not every libc has the functions.
+_NR_MOVE_MOUNT = 429
+_NR_FSOPEN = 430
+_NR_FSCONFIG = 431
+_NR_FSMOUNT = 432
+_FSCONFIG_SET_FLAG = 0
+_FSCONFIG_SET_STRING = 1
+_FSCONFIG_CMD_CREATE = 6
+_FSMOUNT_CLOEXEC = 1
+_FSOPEN_CLOEXEC = 1
+_MOVE_MOUNT_F_EMPTY_PATH = 4
+FSCONFIG_STRING_MAX = 255  # bytes of a value, the kernel's limit of 256 with its terminator
+
+_PR_SET_PDEATHSIG = 1
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_StrPath = str | os.PathLike[str]
+
+
+def _checked(result: int, *paths: _StrPath) -> int:
+    """Turn -1 and errno into an OSError with up to two paths."""
+    if result >= 0:
+        return result
+    number = ctypes.get_errno()
+    names = [os.fspath(path) for path in paths]
+    if len(names) > 1:
+        raise OSError(number, os.strerror(number), names[0], None, names[1])
+    raise OSError(number, os.strerror(number), *names)
+
+
+def _bytes(text: _StrPath | None) -> bytes | None:
+    return None if text is None else os.fsencode(text)
+
+
+def mount(
+    source: str, target: _StrPath, fstype: str | None, flags: int = 0, options: str | None = None
+) -> None:
+    """mount(2); `options` is the filesystem's own comma separated string."""
+    args = (_bytes(source), _bytes(target), _bytes(fstype), ctypes.c_ulong(flags), _bytes(options))
+    _checked(_libc.mount(*args), target)
+
+
+def umount(target: _StrPath) -> None:
+    """umount2(2) without flags: EBUSY means busy, nothing is detached lazily."""
+    _checked(_libc.umount2(_bytes(target), 0), target)
+
+
+def unshare_mounts() -> None:
+    """Give the calling thread a mount namespace of its own whose mounts tell no other about changes."""
+    _checked(_libc.unshare(CLONE_NEWNS))
+    mount("none", "/", None, MS_REC | MS_PRIVATE)
+
+
+class FsContext:
+    """A filesystem being configured through fsopen(2). Close it by using it as a context manager.
+
+    The kernel's own words about a refusal are in `messages()`.
+    """
+
+    def __init__(self, fstype: str) -> None:
+        """Raises OSError: ENODEV if the kernel lacks `fstype`, ENOSYS if it lacks the mount API."""
+        self._fstype = fstype
+        self._fd = _checked(_libc.syscall(_NR_FSOPEN, _bytes(fstype), _FSOPEN_CLOEXEC), fstype)
+
+    def __enter__(self) -> FsContext:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        os.close(self._fd)
+
+    def set(self, key: str, value: str = "") -> None:
+        """One mount option; a flag if `value` is empty. The value has at most FSCONFIG_STRING_MAX bytes."""
+        command = _FSCONFIG_SET_STRING if value else _FSCONFIG_SET_FLAG
+        self._config(command, _bytes(key), _bytes(value or None), f"{key}={value}" if value else key)
+
+    def create(self) -> None:
+        """Make the superblock with the options given so far."""
+        self._config(_FSCONFIG_CMD_CREATE, None, None, self._fstype)
+
+    def mount(self, target: _StrPath) -> None:
+        """Attach the created superblock to the directory `target`."""
+        fd = _checked(_libc.syscall(_NR_FSMOUNT, self._fd, _FSMOUNT_CLOEXEC, 0), target)
+        try:
+            args = (fd, b"", AT_FDCWD, _bytes(target), _MOVE_MOUNT_F_EMPTY_PATH)
+            _checked(_libc.syscall(_NR_MOVE_MOUNT, *args), target)
+        finally:
+            os.close(fd)
+
+    def messages(self) -> list[str]:
+        """What the kernel said since the last call, oldest first, without its level letter."""
+        found: list[str] = []
+        while True:
+            try:
+                text = os.read(self._fd, 4096)
+            except OSError as error:
+                if error.errno == errno.ENODATA:
+                    return found
+                raise
+            found.append(text.decode(errors="replace").rstrip("\n").partition(" ")[2])
+
+    def _config(self, command: int, key: bytes | None, value: bytes | None, name: str) -> None:
+        _checked(_libc.syscall(_NR_FSCONFIG, self._fd, command, key, value, 0), name)
+
+
+def renameat2(source: _StrPath, target: _StrPath, flags: int = 0) -> None:
+    """renameat2(2) with the RENAME_* flags, both paths as given."""
+    args = (AT_FDCWD, _bytes(source), AT_FDCWD, _bytes(target), flags)
+    _checked(_libc.renameat2(*args), source, target)
+
+
+class Dirent(NamedTuple):
+    """A directory entry as the kernel gave it: name (surrogateescape), d_ino and d_type (DT_*)."""
+
+    name: str
+    ino: int
+    type: int
+
+
+DT_CHR = 2
+DT_DIR = 4
+DT_REG = 8
+DT_LNK = 10
+
+_DIRENT = struct.Struct("=QqHB")  # d_ino, d_off, d_reclen, d_type; the name follows, ended by NUL
+_buffer = ctypes.create_string_buffer(64 * 1024)
+
+
+def getdents(fd: int) -> list[Dirent]:
+    """List the open directory `fd` from its present position to its end, `.` and `..` included.
+
+    Not for use by two threads at once: they would share the buffer.
+    """
+    entries = []
+    while size := _checked(_libc.getdents64(fd, _buffer, len(_buffer)), f"fd {fd}"):
+        data = ctypes.string_at(_buffer, size)
+        at = 0
+        while at < size:
+            ino, _position, length, kind = _DIRENT.unpack_from(data, at)
+            name = data[at + _DIRENT.size : data.index(b"\0", at + _DIRENT.size)]
+            entries.append(Dirent(os.fsdecode(name), ino, kind))
+            at += length
+    return entries
+
+
+def mount_id(path: _StrPath | int) -> int:
+    """The id, as in mountinfo, of the mount that `path` (or the open descriptor) is on.
+
+    Read from /proc and not with statx: a filesystem that was shut down answers no stat.
+    """
+    if not isinstance(path, int):
+        fd = os.open(path, os.O_PATH | os.O_NOFOLLOW)
+        try:
+            return mount_id(fd)
+        finally:
+            os.close(fd)
+    for line in Path(f"/proc/self/fdinfo/{path}").read_text().splitlines():
+        key, _, value = line.partition(":")
+        if key == "mnt_id":
+            return int(value)
+    raise OSError(errno.EOPNOTSUPP, "this kernel tells no mount id", f"/proc/self/fdinfo/{path}")
+
+
+def drop_caches() -> None:
+    """Drop clean page cache, dentries and inodes of the whole system; needs root."""
+    Path("/proc/sys/vm/drop_caches").write_text("3")
+
+
+def shut_down(fd: int, how: int = GOINGDOWN_NOLOGFLUSH) -> None:
+    """Make the filesystem of `fd` unusable at once, for good (until it is unmounted)."""
+    fcntl.ioctl(fd, GOINGDOWN, struct.pack("=I", how))
+
+
+def freeze(fd: int) -> None:
+    """Stop all writing to the filesystem of `fd` until `thaw`."""
+    fcntl.ioctl(fd, FIFREEZE, 0)
+
+
+def thaw(fd: int) -> None:
+    """Undo `freeze`."""
+    fcntl.ioctl(fd, FITHAW, 0)
+
+
+# struct loop_config up to the end of its loop_info64: fd, block_size, then in that five 64-bit numbers,
+# number, encrypt type, key size, flags, file name, crypt name, key, init; then 8 reserved 64-bit words.
+_LOOP_CONFIG = struct.Struct("=II 5Q 4I 64s 64s 32s 2Q 8Q")
+_LOOP_ATTEMPTS = 64  # others may take the device that was free a moment ago
+
+
+def attach_loop(image: _StrPath, *, read_only: bool = False) -> tuple[str, int]:
+    """Attach `image` to a free loop device: its path and a descriptor of it, open for reading.
+
+    The device frees itself when the descriptor is closed and nothing is mounted from it any more, even
+    if this process is killed. Raises OSError for a missing loop driver or device node.
+    """
+    image_fd = os.open(image, os.O_RDONLY if read_only else os.O_RDWR)
+    try:
+        control = os.open("/dev/loop-control", os.O_RDWR)
+        try:
+            return _attach_free(control, image_fd, os.fsencode(image), read_only)
+        finally:
+            os.close(control)
+    finally:
+        os.close(image_fd)
+
+
+def _attach_free(control: int, image_fd: int, name: bytes, read_only: bool) -> tuple[str, int]:
+    flags = LO_FLAGS_AUTOCLEAR | (LO_FLAGS_READ_ONLY if read_only else 0)
+    config = _LOOP_CONFIG.pack(image_fd, 0, *[0] * 5, 0, 0, 0, flags, name[:63], b"", b"", 0, 0, *[0] * 8)
+    for _ in range(_LOOP_ATTEMPTS):
+        device = f"/dev/loop{fcntl.ioctl(control, LOOP_CTL_GET_FREE)}"
+        fd = os.open(device, os.O_RDONLY if read_only else os.O_RDWR)
+        try:
+            fcntl.ioctl(fd, LOOP_CONFIGURE, config)
+            # A kernel without BLK_DEV_WRITE_MOUNTED mounts no device that is open for writing.
+            return device, os.open(device, os.O_RDONLY)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise OSError(error.errno, error.strerror, device) from error
+        finally:
+            os.close(fd)
+    raise OSError(errno.EBUSY, "no loop device stays free", "/dev/loop-control")
+
+
+def die_with_parent(signal: int) -> None:
+    """Have the kernel send `signal` to this process when the thread that started it ends."""
+    _checked(_libc.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal), 0, 0, 0))
