@@ -13,17 +13,17 @@ from dataclasses import dataclass
 from enum import Enum
 from itertools import islice
 
-from union.model import (
+from union.inodes import (
     DirectoryInode,
     FileInode,
     Inode,
     LinkInode,
-    Model,
     Place,
     file_type,
     needs_opaque,
     needs_whiteout,
 )
+from union.model import Model
 from union.witness import OVERLAY_XATTRS, Observation, UpperState, Witness
 
 DT_OF = {stat.S_IFDIR: 4, stat.S_IFREG: 8, stat.S_IFLNK: 10}

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import ClassVar
 
 from datasets import tree
+from union.inodes import DirectoryInode, FileInode, Inode, LinkInode, Place, descend, grow
 from union.operations import (
     UNPRIVILEGED,
     ChangeMode,
@@ -49,49 +48,6 @@ class Refusal(Exception):
         self.number = number
 
 
-@dataclass(eq=False, slots=True, kw_only=True)
-class Inode:
-    """An object of the union; `version` grows with every change of content (or of entries)."""
-
-    mode: int
-    uid: int = 0
-    gid: int = 0
-    nlink: int = 1
-    in_upper: bool = False
-    version: int = 0
-
-
-@dataclass(eq=False, slots=True, kw_only=True)
-class FileInode(Inode):
-    content: bytes = b""
-    touched: bool = False  # the last change set both times to now
-
-
-@dataclass(eq=False, slots=True, kw_only=True)
-class LinkInode(Inode):
-    target: str
-
-
-@dataclass(eq=False, slots=True, kw_only=True)
-class DirectoryInode(Inode):
-    entries: dict[str, Inode] = field(default_factory=dict)
-    lower: tree.Directory | None = None
-
-
-@dataclass(slots=True)
-class Place:
-    """Where a walk ended: the directories above (last one the parent), the last name, what it names."""
-
-    above: list[DirectoryInode]
-    name: str
-    inode: Inode | None
-    slash: bool
-
-    @property
-    def parent(self) -> DirectoryInode:
-        return self.above[-1]
-
-
 class Model:
     """The union as it must be."""
 
@@ -102,11 +58,11 @@ class Model:
 
         `redirects` says whether directory renames are enabled.
         """
-        root = _grow(lower)
+        root = grow(lower)
         assert isinstance(root, DirectoryInode)
         root.in_upper = True
         for name, node in (upper or {}).items():
-            root.entries[name] = _grow(node)
+            root.entries[name] = grow(node)
             root.entries[name].in_upper = True
         self.root = root
         self.redirects = redirects
@@ -131,7 +87,7 @@ class Model:
         """Every place below `top` (itself included), parents first."""
         place = self.find(top) if top else Place([self.root], ".", self.root, False)
         if place is not None and place.inode is not None:
-            yield from _descend(top, place)
+            yield from descend(top, place)
 
     def walk(self, top: str = "") -> Iterator[tuple[str, Inode]]:
         """Every object below `top` (itself included), parents first."""
@@ -365,7 +321,7 @@ class Model:
             raise Refusal(errno.ENOENT)
         if not isinstance(place.inode, DirectoryInode):
             raise Refusal(errno.ENOTDIR)
-        for _, below in _descend("", place):
+        for _, below in descend("", place):
             assert below.inode is not None
             below.inode.nlink -= 1
         place.inode.nlink += 1
@@ -396,52 +352,7 @@ class Model:
     }
 
 
-# what an overlay must hold in its upper layer -----------------------------------------------------
-
-
-def needs_whiteout(place: Place) -> bool:
-    """Whether the absent name must be hidden by a whiteout: its directory still merges a lower that has it."""
-    lower = place.parent.lower
-    return place.inode is None and lower is not None and place.name in lower.entries
-
-
-def needs_opaque(place: Place) -> bool:
-    """Whether the directory must be opaque: it covers an unrelated lower directory of the same name."""
-    lower = place.parent.lower
-    if not isinstance(place.inode, DirectoryInode) or place.inode.lower is not None or lower is None:
-        return False
-    return isinstance(lower.entries.get(place.name), tree.Directory)
-
-
-def file_type(inode: Inode) -> int:
-    """The S_IFMT bits of the object."""
-    if isinstance(inode, DirectoryInode):
-        return stat.S_IFDIR
-    return stat.S_IFLNK if isinstance(inode, LinkInode) else stat.S_IFREG
-
-
 # helpers ------------------------------------------------------------------------------------------
-
-
-def _grow(node: tree.Node) -> Inode:
-    if isinstance(node, tree.Directory):
-        entries = {name: _grow(child) for name, child in node.entries.items()}
-        return DirectoryInode(mode=node.mode, uid=node.uid, gid=node.gid, entries=entries, lower=node)
-    if isinstance(node, tree.Symlink):
-        return LinkInode(mode=0o777, uid=node.uid, gid=node.gid, target=node.target)
-    return FileInode(mode=node.mode, uid=node.uid, gid=node.gid, content=node.content)
-
-
-def _descend(path: str, place: Place) -> Iterator[tuple[str, Place]]:
-    waiting = [(path, place)]
-    while waiting:
-        path, place = waiting.pop()
-        yield path, place
-        if isinstance(place.inode, DirectoryInode):
-            above = [*place.above, place.inode] if path else [place.inode]
-            prefix = f"{path}/" if path else ""
-            entries = place.inode.entries.items()
-            waiting += [(prefix + name, Place(above, name, child, False)) for name, child in entries]
 
 
 def _uid(operation: Operation) -> int:

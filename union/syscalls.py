@@ -22,6 +22,8 @@ MS_BIND = 4096
 MS_REC = 16384
 MS_PRIVATE = 1 << 18
 
+MNT_DETACH = 2  # umount2(2)
+
 CLONE_NEWNS = 0x00020000
 AT_FDCWD = -100
 RENAME_NOREPLACE = 1
@@ -84,6 +86,11 @@ def mount(
 def umount(target: _StrPath) -> None:
     """umount2(2) without flags: EBUSY means busy, nothing is detached lazily."""
     _checked(_libc.umount2(_bytes(target), 0), target)
+
+
+def detach(target: _StrPath) -> None:
+    """umount2(2) with MNT_DETACH: gone from the tree now, unmounted when the last user lets go."""
+    _checked(_libc.umount2(_bytes(target), MNT_DETACH), target)
 
 
 def unshare_mounts() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from datasets.reference import C0, C1, CLASSICAL, FIRST_SET, reference, reference_set
-from datasets.tree import Directory, File, Symlink, walk, write
+from datasets.tree import Directory, File, Node, Symlink, walk, write
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give files away")
 
@@ -60,11 +60,11 @@ def test_tops_stand_side_by_side_and_link_into_themselves() -> None:
 
 @pytest.mark.usefixtures("umask")
 def test_modes_are_exact_whatever_the_umask(tmp_path: Path) -> None:
-    mine = {"uid": os.geteuid(), "gid": os.getegid()}
+    me = os.geteuid(), os.getegid()
     modes = [0o000, 0o444, 0o644, 0o666, 0o755, 0o1777, 0o2750, 0o4711]
     write(Directory({
-        **{f"file{mode:o}": File(b"x" * bool(mode & 1), mode, **mine) for mode in modes},
-        **{f"dir{mode:o}": Directory({"inside": File(**mine)}, mode, **mine) for mode in modes},
+        **{f"file{mode:o}": File(b"x" * bool(mode & 1), mode, *me) for mode in modes},
+        **{f"dir{mode:o}": Directory({"inside": File(b"", 0o644, *me)}, mode, *me) for mode in modes},
     }), tmp_path)
     for path in tmp_path.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == int(path.name.lstrip("dirfle"), 8), path.name
@@ -75,15 +75,19 @@ def test_modes_are_exact_whatever_the_umask(tmp_path: Path) -> None:
 
 def test_the_umask_is_given_back(umask: int, tmp_path: Path) -> None:
     (tmp_path / "taken").touch()
-    mine = {"uid": os.geteuid(), "gid": os.getegid()}
     with pytest.raises(FileExistsError, match="taken"):
-        write(Directory({"taken": File(b"x", **mine)}), tmp_path)
+        write(Directory({"taken": File(b"x")}), tmp_path)
     assert os.umask(umask) == umask
 
 
 @needs_root
 def test_what_is_written_is_what_was_described(tmp_path: Path) -> None:
-    tree = reference({"a": 2})
+    suid: dict[str, Node] = {
+        "file": File(b"x", 0o6755, 5, 6),
+        "empty": File(b"", 0o4711, 5, 6),
+        "dir": Directory({}, 0o3775, 5, 6),
+    }
+    tree = Directory({**reference({"a": 2}).entries, "suid": Directory(suid)})
     write(tree, tmp_path)
     described = dict(walk(tree))
     found = {str(path.relative_to(tmp_path)): path for path in tmp_path.rglob("*")}

@@ -12,8 +12,9 @@ from dataclasses import replace
 import pytest
 
 from datasets.reference import reference
+from union.inodes import DirectoryInode, FileInode, Inode, LinkInode, file_type
 from union.judge import DeviceRule, Judge
-from union.model import DirectoryInode, FileInode, Inode, LinkInode, Model, file_type
+from union.model import Model
 from union.names import Names
 from union.operations import CREAT, Operation, W, link, mkdir, open_file, rename, rmtree, touch, unlink
 from union.syscalls import Dirent

@@ -15,7 +15,8 @@ import pytest
 from datasets import tree
 from datasets.reference import C0, reference
 from tests.union import GROUPS
-from union.model import DirectoryInode, Model, Place, needs_opaque, needs_whiteout
+from union.inodes import DirectoryInode, Place, needs_opaque, needs_whiteout
+from union.model import Model
 from union.names import Name, Names
 from union.operations import (
     CREAT,
