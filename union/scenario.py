@@ -51,6 +51,7 @@ class Group:
     sentence: str
     scenarios: tuple[Scenario, ...]
     when: When = When.ALWAYS
+    sequence: bool = False  # a scenario goes on where the one before it ended
 
     def __post_init__(self) -> None:
         if not self.name or not self.scenarios or not self.sentence:

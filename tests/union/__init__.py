@@ -51,8 +51,6 @@ GROUPS: tuple[Group, ...] = (
     *directory_opens.BY_NAME,
 )
 _BY_NAME = {group.name: group for group in GROUPS}
-# Here a scenario goes on where the one before it ended, so it cannot run without it.
-_CHAINED = frozenset(group.name for group in rename_mass.GROUPS)
 
 
 def by_name(name: str) -> Group:
@@ -100,7 +98,7 @@ def _selection(word: str, group: Group, number: int) -> Selection:
         raise UsageError(f"{word!r}: {group.name} has no scenario above {last}")
     if not number:
         return group, tuple(range(1, last + 1))
-    return group, tuple(range(1, number + 1)) if group.name in _CHAINED else (number,)
+    return group, tuple(range(1, number + 1)) if group.sequence else (number,)
 
 
 def _suggestion(name: str) -> str:

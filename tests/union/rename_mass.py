@@ -89,6 +89,7 @@ FILES = (
             Scenario("four files up by one name, three times", shift),
             Scenario("unlink them", lambda n: [unlink(n[FIRST_SET + i].reg) for i in range(3, 7)]),
         ),
+        sequence=True,
     ),
     Group(
         "rename-mass-2",
@@ -97,6 +98,7 @@ FILES = (
             Scenario("four files through four names each", suffixes),
             Scenario("unlink them", lambda n: [unlink(n[FIRST_SET + i].reg + "_3") for i in range(4)]),
         ),
+        sequence=True,
     ),
     Group(
         "rename-mass-3",
@@ -105,6 +107,7 @@ FILES = (
             Scenario("turn the ring", lambda n: ring(n, lambda s: s.reg)),
             Scenario("unlink them", lambda n: remove_all(n, lambda s: s.reg, RING)),
         ),
+        sequence=True,
     ),
     Group(
         "rename-mass-4",
@@ -119,6 +122,7 @@ FILES = (
             ),
             Scenario("unlink them", lambda n: remove_all(n, lambda s: s.none, RING)),
         ),
+        sequence=True,
     ),
     Group(
         "rename-mass-5",
@@ -133,6 +137,7 @@ FILES = (
                 ],
             ),
         ),
+        sequence=True,
     ),
 )
 
@@ -181,6 +186,7 @@ DIRECTORIES = (
             ),
             Scenario("remove files and directories", remove_full_directories),
         ),
+        sequence=True,
     ),
 )
 
@@ -219,6 +225,7 @@ SYMLINKS = (
             Scenario("read the symlinks to directories, and open through them", read_links_to_directories),
             Scenario("rmdir refused, unlink the symlinks to directories", remove_links_to_directories),
         ),
+        sequence=True,
     ),
 )
 

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The transcript on stdout: banner, TEST lines, one reproducer line per operation, summary (parity 1.5)."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from typing import Protocol
+
+from tabulate import tabulate
+
+from report.events import (
+    Checked,
+    Event,
+    Evidence,
+    GroupStarted,
+    Noted,
+    OperationEnded,
+    OperationStarted,
+    Outcome,
+    ScenarioEnded,
+    ScenarioStarted,
+)
+
+SLOWEST = 5
+
+
+class Writer(Protocol):
+    """The part of a text stream that a transcript needs."""
+
+    def write(self, text: str, /) -> object: ...
+
+    def flush(self) -> None: ...
+
+
+class Terminal:
+    """Writes the transcript as events arrive and, at the end, the summary."""
+
+    def __init__(self, command: str, *, verbose: bool = False, out: Writer | None = None) -> None:
+        """`command` is what reproduces the run without its group names, e.g. `./run --ov --xino`.
+
+        If `verbose`, what each operation gave is shown too.
+        """
+        self.command = command
+        self.verbose = verbose
+        self.out: Writer = out or sys.stdout
+        self.counts: Counter[Outcome] = Counter()
+        self._evidence: list[Evidence] = []
+        self._ended: list[ScenarioEnded] = []
+        self._checks: list[Checked] = []
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Noted(text):
+                self._line(text)
+            case GroupStarted(name, how):
+                self._line(f"***\n*** {how} {name}\n***")
+            case ScenarioStarted(_, _, label, origin):
+                self._line(f"TEST {origin}: {label}")
+            case OperationStarted(reproducer):
+                self._line(f" {reproducer}")
+            case OperationEnded(given):
+                if self.verbose:
+                    self._line(f"   -> {given}")
+            case ScenarioEnded():
+                self._scenario_ended(event)
+            case Checked():
+                self._checked(event)
+            case Evidence():
+                self._evidence.append(event)
+
+    def summary(self) -> None:
+        """The evidence, the slowest scenarios, the failures, and alone on the last line the counts."""
+        if self._evidence:
+            self._line("\n" + tabulate([(row.name, row.value) for row in self._evidence], tablefmt="plain"))
+        if self._checks:
+            rows = [(check.clause, check.outcome.value, check.what) for check in self._checks]
+            self._line("\n" + tabulate(rows, headers=("clause", "outcome", "check"), tablefmt="simple"))
+        if self._ended:
+            self._line("\n" + tabulate(self._group_rows(), headers="keys", tablefmt="simple"))
+            slowest = sorted(self._ended, key=lambda ended: -ended.seconds)[:SLOWEST]
+            self._line("\nslowest: " + ", ".join(f"{ended.selector} {ended.seconds:.2f} s" for ended in slowest))
+        for failed in (ended for ended in self._ended if ended.outcome in (Outcome.FAILED, Outcome.ERROR)):
+            self._line(f"\n{failed.outcome.name} {failed.selector}: {failed.label}")
+            for complaint in failed.complaints:
+                self._line(f"    {complaint}")
+            self._line(f"    reproduce: {self.command} {failed.selector}")
+        self._line("\n" + self.counts_line())
+        self.out.flush()
+
+    def counts_line(self) -> str:
+        """`N passed, N failed, N skipped`, with `N errors` between them only if there are any."""
+        errors = self.counts[Outcome.ERROR]
+        parts = [f"{self.counts[Outcome.PASSED]} passed", f"{self.counts[Outcome.FAILED]} failed"]
+        if errors:
+            parts.append(f"{errors} errors")
+        return ", ".join([*parts, f"{self.counts[Outcome.SKIPPED]} skipped"])
+
+    def _group_rows(self) -> list[dict[str, object]]:
+        """One row per group that did not pass whole, and one for the rest."""
+        groups: dict[str, list[ScenarioEnded]] = {}
+        for ended in self._ended:
+            groups.setdefault(ended.group, []).append(ended)
+        failing = {n: e for n, e in groups.items() if any(one.outcome is not Outcome.PASSED for one in e)}
+        rest = [one for name, ended in groups.items() if name not in failing for one in ended]
+        rows = [_row(name, ended) for name, ended in failing.items()]
+        if rest:
+            rows.append(_row(f"{len(groups) - len(failing)} groups", rest))
+        return rows
+
+    def _scenario_ended(self, event: ScenarioEnded) -> None:
+        self.counts[event.outcome] += 1
+        self._ended.append(event)
+        for complaint in event.complaints:
+            self._line(f"{event.outcome.name}: {complaint}")
+        self.out.flush()
+
+    def _checked(self, event: Checked) -> None:
+        self._checks.append(event)
+        if event.outcome is Outcome.FAILED:
+            self.counts[Outcome.FAILED] += 1
+            for complaint in event.complaints[:20]:
+                self._line(f"FAILED: {event.clause}: {complaint}")
+            if len(event.complaints) > 20:
+                self._line(f"FAILED: {event.clause}: … and {len(event.complaints) - 20} more")
+
+    def _line(self, text: str) -> None:
+        print(text, file=self.out)
+
+
+def _row(name: str, ended: list[ScenarioEnded]) -> dict[str, object]:
+    counts = Counter(one.outcome for one in ended)
+    row: dict[str, object] = {"group": name}
+    row |= {outcome.value: counts[outcome] for outcome in Outcome}
+    row["seconds"] = f"{sum(one.seconds for one in ended):.2f}"
+    return row

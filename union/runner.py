@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Runs scenarios: each operation is predicted by the model, performed on the union, then judged.
+
+Three things must agree: what the scenario says, what the model predicts and what the kernel gives.
+If the first two differ the harness is wrong (an error); if the kernel differs from them it failed.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+
+from report.events import (
+    GroupStarted,
+    Listener,
+    OperationEnded,
+    OperationStarted,
+    Outcome,
+    ScenarioEnded,
+    ScenarioStarted,
+)
+from union.judge import Judge
+from union.kernellog import KernelLog
+from union.operations import Operation, Result
+from union.scenario import Group
+
+
+class Disagreement(Exception):
+    """The scenario ends here: the union is not what the model says any more."""
+
+    def __init__(self, outcome: Outcome, complaints: list[str]) -> None:
+        super().__init__("; ".join(complaints))
+        self.outcome = outcome
+        self.complaints = complaints
+
+
+class Runner:
+    """Replays groups of scenarios on one union."""
+
+    def __init__(self, judge: Judge, log: KernelLog, tell: Listener) -> None:
+        self.judge = judge
+        self.log = log
+        self.tell = tell
+        self.spoiled: set[str] = set()  # top directories where a scenario did not end as the model says
+
+    def run_group(self, group: Group, numbers: Iterable[int], how: str, top: str) -> None:
+        """Run the scenarios `numbers` of `group` in the union's directory `top`; goes on after a failure."""
+        self.tell(GroupStarted(group.name, how))
+        for number in numbers:
+            self._run_scenario(group, number, top)
+
+    def _run_scenario(self, group: Group, number: int, top: str) -> None:
+        scenario = group.scenarios[number - 1]
+        self.tell(ScenarioStarted(group.name, number, scenario.label, scenario.origin))
+        started = time.monotonic()
+        outcome, complaints = Outcome.PASSED, []
+        if group.sequence and top in self.spoiled:
+            outcome, complaints = Outcome.SKIPPED, ["the scenario it goes on from did not pass"]
+        else:
+            try:
+                self._replay(group.operations(number, top))
+            except Disagreement as disagreement:
+                outcome, complaints = disagreement.outcome, disagreement.complaints
+                self.spoiled.add(top)
+        trouble = self.log.trouble()
+        if trouble:
+            outcome = Outcome.FAILED if outcome is Outcome.PASSED else outcome
+            complaints = [*complaints, *(f"kernel log: {line}" for line in trouble)]
+        seconds = time.monotonic() - started
+        self.tell(ScenarioEnded(group.name, number, scenario.label, outcome, tuple(complaints), seconds))
+
+    def _replay(self, operations: Iterable[Operation]) -> None:
+        touched: set[str] = set()
+        for operation in operations:
+            self.tell(OperationStarted(operation.reproducer(self.judge.witness.root)))
+            touched.update(self._parents(operation))
+            self._step(operation)
+        complaints = [line for path in sorted(touched) for line in self.judge.listing(path)]
+        if complaints:
+            raise Disagreement(Outcome.FAILED, complaints)
+
+    def _step(self, operation: Operation) -> None:
+        wanted = operation.expected()
+        predicted = self.judge.model.apply(operation)
+        if not _agree(wanted, predicted):
+            raise Disagreement(
+                Outcome.ERROR, [f"{operation.path}: the scenario says {wanted} but the model predicts {predicted}"]
+            )
+        given = operation.perform(self.judge.witness.root)
+        self.tell(OperationEnded(str(given)))
+        if given != predicted:
+            raise Disagreement(Outcome.FAILED, [f"{operation.path}: {given} instead of {predicted}"])
+        complaints = self.judge.names(operation.names())
+        if complaints:
+            raise Disagreement(Outcome.FAILED, complaints)
+
+    def _parents(self, operation: Operation) -> set[str]:
+        """The directories whose listing the operation may change."""
+        return {os.path.dirname(name.rstrip("/")) for name in operation.names()} - {""}
+
+
+def _agree(wanted: Result, predicted: Result) -> bool:
+    """A value that the scenario leaves open (None) agrees with any."""
+    return wanted.errno == predicted.errno and wanted.value in (None, predicted.value)
