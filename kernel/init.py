@@ -1,0 +1,160 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+# ruff: noqa: SIM105 (contextlib is a module to load, and loading is boot time)
+"""Process 1 of a guest: `init.py SPEC` mounts what a command needs, runs it, reports, powers off.
+
+SPEC is a marshalled dict written by `kernel.uml` (same interpreter on both sides):
+
+    argv, cwd, env       the command; names as bytes
+    covered              directories that get a fresh tmpfs
+    visible              host directories below those that must stay readable
+    shared               (host directory, guest directory) pairs, writable
+    status, out, err     names of the terminals that lead to the host
+
+Said on the status terminal: `started`, then `exit N` (128 + N when a signal ended the command). The command's
+stdout and stderr are terminals in raw mode, its stdin is empty. Standard library only, and little of it:
+every module costs boot time. Mounting is done by system call, as exec is the slowest thing a UML guest does.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import marshal
+import os
+import signal
+import sys
+import termios
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing is a big module
+    from typing import Any
+
+    Spec = dict[str, Any]
+
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
+POWER_OFF = 0x4321FEDC
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def mount(source: str, target: bytes, kind: str, flags: int = 0, data: bytes = b"") -> None:
+    """mount(2); raises OSError with the target as its file name."""
+    if _libc.mount(source.encode(), target, kind.encode(), ctypes.c_ulong(flags), data):
+        number = ctypes.get_errno()
+        raise OSError(number, f"mount {kind}: {os.strerror(number)}", os.fsdecode(target))
+
+
+def mount_system() -> None:
+    """The kernel's own filesystems, on directories that every root file system has."""
+    mount("proc", b"/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    mount("sysfs", b"/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    try:
+        mount("devtmpfs", b"/dev", "devtmpfs", MS_NOSUID)
+    except OSError as error:
+        if error.errno != errno.EBUSY:  # the kernel may have mounted it for us
+            raise
+    for directory in ("/dev/pts", "/dev/shm"):
+        os.makedirs(directory, exist_ok=True)
+    try:
+        mount("devpts", b"/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, b"ptmxmode=666,mode=620")
+    except OSError:
+        pass  # a kernel without pseudo terminals still runs everything but `script`
+    for name, target in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
+        if not os.path.lexists(f"/dev/{name}"):
+            os.symlink(f"/proc/self/fd{target}", f"/dev/{name}")
+
+
+def mount_host(host: bytes, guest: bytes, flags: int) -> None:
+    """Show the host's directory `host` at `guest`, made when it is missing."""
+    os.makedirs(guest, exist_ok=True)
+    mount("none", guest, "hostfs", flags, host)
+
+
+def mount_all(spec: Spec) -> None:
+    """Everything that the command finds mounted besides the read-only root."""
+    mount_system()
+    for directory in spec["covered"]:
+        if os.path.isdir(directory):
+            # Neither nodev nor nosuid: layers with devices and capabilities are made there.
+            mount("tmpfs", directory, "tmpfs", 0, b"mode=755" if directory == b"/run" else b"mode=1777")
+    for directory in spec["visible"]:
+        mount_host(directory, directory, MS_RDONLY)
+    for host, guest in spec["shared"]:
+        mount_host(host, guest, 0)
+
+
+def open_terminal(name: str) -> int:
+    """A terminal to the host in raw mode: every byte goes through as it is."""
+    fd = os.open(f"/dev/{name}", os.O_RDWR | os.O_NOCTTY)
+    mode = termios.tcgetattr(fd)
+    mode[0] = mode[1] = mode[3] = 0
+    mode[2] = termios.CS8 | termios.CREAD | termios.CLOCAL | termios.B38400
+    mode[6][termios.VMIN], mode[6][termios.VTIME] = 1, 0
+    termios.tcsetattr(fd, termios.TCSANOW, mode)
+    return fd
+
+
+def become(spec: Spec, out: int, err: int) -> None:
+    """In the child: turn into the command; on failure say why on its stderr and exit 127 or 126."""
+    os.setsid()
+    os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+    os.dup2(out, 1)
+    os.dup2(err, 2)
+    os.closerange(3, 64)
+    # Python ignores these two; the command must not inherit that.
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
+    name = spec["cwd"]
+    try:
+        os.chdir(name)
+        name = spec["argv"][0]
+        os.execvpe(name, spec["argv"], spec["env"])
+    except OSError as error:
+        os.write(2, b"%s: %s\n" % (name, os.strerror(error.errno or 0).encode()))
+        os._exit(127 if isinstance(error, FileNotFoundError) else 126)
+
+
+def run(spec: Spec, out: int, err: int) -> int:
+    """Run the command to its end, reaping every orphan on the way, then kill what it left behind."""
+    child = os.fork()
+    if child == 0:
+        become(spec, out, err)
+    while True:
+        pid, status = os.wait()
+        if pid == child:
+            break
+    try:
+        os.kill(-1, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def main(path: str) -> None:
+    """Never returns: ends with the machine powered off, or in a panic that tells the host what failed."""
+    for fd in range(3):  # a kernel without a console starts us with these closed
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open("/", os.O_RDONLY)
+    with open(path, "rb") as file:
+        spec = marshal.load(file)
+    mount_all(spec)
+    status, out, err = (open_terminal(spec[name]) for name in ("status", "out", "err"))
+    os.write(status, b"started\n")
+    code = run(spec, out, err)
+    # stdout and stderr are complete on the host before the status is said. Files in the host's directories are
+    # too: hostfs writes back at close, so there is no sync(), which would wait for what a test broke on purpose.
+    termios.tcdrain(out)
+    termios.tcdrain(err)
+    os.write(status, b"exit %d\n" % code)
+    termios.tcdrain(status)
+    _libc.reboot(ctypes.c_int(POWER_OFF))
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1])
+    except Exception as error:  # noqa: BLE001 - the last words of process 1
+        print(f"guest init: {error}", file=sys.stderr, flush=True)

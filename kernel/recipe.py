@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What goes into a kernel: its name, the patches, the configuration; and the hash over all that and more."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from kernel.errors import UsageError
+from kernel.requirements import find_program
+
+VERSION = 2
+"""To be raised when this package builds something else out of the same inputs."""
+
+_HERE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to make the kernel `name` of `series`.
+
+    `fixes` make the series run as a guest at all, in both flavours; `patches` are what the suite is about and are
+    missing in a stock kernel. Both are applied in order, fixes first. `config` is the Kconfig fragment.
+    """
+
+    name: str
+    series: str
+    fixes: tuple[Path, ...]
+    patches: tuple[Path, ...]
+    config: Path
+
+    @property
+    def suffix(self) -> str:
+        """What is put behind the kernel's release, so that `uname -r` tells a patched kernel from a stock one."""
+        return "-nofollow" if self.patches else ""
+
+    def tree_key(self, source: str, compiler: str) -> str:
+        """Hash of what kernels built in one tree share: all inputs but the patches."""
+        parts = [f"recipe {VERSION}", f"source {source}", f"compiler {compiler}", _content([self.config])]
+        return _digest([*parts, _content(self.fixes)])
+
+    def key(self, source: str, compiler: str) -> str:
+        """Hash of everything that decides what comes out."""
+        return _digest([self.tree_key(source, compiler), _content(self.patches)])
+
+
+def series(root: Path = _HERE) -> list[str]:
+    """The kernel series there are reference patches for."""
+    return sorted(path.name for path in (root / "patches").iterdir() if path.is_dir())
+
+
+def names(root: Path = _HERE) -> list[str]:
+    """The kernels that can be built: per series the patched one and the stock one."""
+    return [name for one in series(root) for name in (one, f"stock-{one}")]
+
+
+def recipe(name: str, root: Path = _HERE) -> Recipe:
+    """The recipe of kernel `name`, like `6.12` or `stock-6.12`; `UsageError` when there is none.
+
+    `root` is the directory with `patches/`, `fixes/` and `uml.config`.
+    """
+    if name not in names(root):
+        raise UsageError(f"unknown kernel {name!r}; known: {', '.join(names(root))}")
+    one = name.removeprefix("stock-")
+    patches = () if name != one else _patches(root / "patches" / one)
+    return Recipe(name, one, _patches(root / "fixes" / one), patches, root / "uml.config")
+
+
+def compiler() -> str:
+    """The compiler's own description, `none` without one; another compiler builds another kernel."""
+    program = find_program("gcc")
+    if program is None:
+        return "none"
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
+    return done.stdout.partition("\n")[0]
+
+
+def _patches(directory: Path) -> tuple[Path, ...]:
+    return tuple(sorted(directory.glob("*.patch")))
+
+
+def _content(files: Iterable[Path]) -> str:
+    return "".join(f"{path.name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n" for path in files)
+
+
+def _digest(parts: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()[:16]

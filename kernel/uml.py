@@ -1,0 +1,379 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""User-mode Linux as a guest: one kernel as an ordinary program, no root and no KVM needed.
+
+    guest = UmlGuest(Path("linux"))
+    result = guest.run(["/bin/echo", "hello"], on_stdout=sys.stdout.buffer.write)
+
+Host side of three parts: `keeper.py` holds the processes of the guest together, `init.py` is process 1 inside.
+Three virtual terminals lead from the guest to the host: status, stdout and stderr of the command.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import marshal
+import mmap
+import os
+import py_compile
+import re
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kernel.console import Console
+from kernel.errors import SetupError, UsageError
+from kernel.guest import GuestResult, Outcome, Sink
+from kernel.paths import guests_dir, made, new_log
+
+COVERED = ("/tmp", "/run", "/var/tmp", "/dev/shm")
+"""Directories of the guest that are fresh, empty and writable."""
+
+_HERE = Path(__file__).resolve().parent
+_POWER_OFF_LIMIT = 10.0  # seconds that a guest gets to power off, and a killed one to be gone
+_UNITS = {"M": 1 << 20, "G": 1 << 30}
+
+
+class UmlGuest:
+    """Runs commands on the UML kernel `binary`; each `run` is a boot of its own, several at once are fine.
+
+    `memory` is the guest's, like `512M` or `1G`. Consoles are written to `log_dir`, by default in the
+    user's cache. Raises `UsageError` when `binary` cannot be executed.
+    """
+
+    def __init__(self, binary: Path, memory: str = "1G", log_dir: Path | None = None) -> None:
+        self.binary = Path(binary).absolute()
+        self.memory = memory
+        self._log_dir = log_dir
+        if not re.fullmatch(r"[1-9]\d*[MG]", memory):
+            raise UsageError(f"{memory}: not a size of memory, like 512M or 1G")
+        if not self.binary.is_file():
+            raise UsageError(f"{binary}: no such kernel")
+        if not os.access(self.binary, os.R_OK | os.X_OK):
+            raise UsageError(f"{binary}: not readable and executable")
+
+    def release(self) -> str:
+        """The kernel's release (`6.12.117`), as `linux --version` prints it; `UsageError` for anything else."""
+        try:
+            done = subprocess.run(
+                [self.binary, "--version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=5, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            done = None
+        found = re.fullmatch(rb"(\d+\.\d+\S*)\s*", done.stdout) if done and done.returncode == 0 else None
+        if not found:
+            raise UsageError(f"{self.binary}: not a User-mode Linux kernel")
+        return found[1].decode(errors="replace")
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: Path | str = "/",
+        env: Mapping[str, str] | None = None,
+        time_limit: float | None = None,
+        boot_limit: float = 30,
+        on_stdout: Sink | None = None,
+        on_stderr: Sink | None = None,
+        shared: Sequence[tuple[Path, str]] = (),
+        visible: Sequence[Path] = (),
+    ) -> GuestResult:
+        """Boot, run `argv`, power off; see `kernel.guest.Guest.run`. `SetupError` when the host cannot do it."""
+        spec: dict[str, Any] = {
+            "argv": [os.fsencode(word) for word in argv],
+            "cwd": os.fsencode(cwd),
+            "env": {os.fsencode(k): os.fsencode(v) for k, v in (os.environ if env is None else env).items()},
+            "covered": [os.fsencode(name) for name in COVERED],
+            "visible": [os.fsencode(path) for path in _kept([*visible, Path(cwd), *_interpreter()])],
+            "shared": [(os.fsencode(Path(host).resolve()), os.fsencode(guest)) for host, guest in shared],
+            "status": "tty1",
+            "out": "tty2",
+            "err": "tty3",
+        }
+        # A directory that must stay visible itself cannot be covered.
+        spec["covered"] = [name for name in spec["covered"] if name not in spec["visible"]]
+        with contextlib.ExitStack() as stack:
+            private = stack.enter_context(_private_dir())
+            log = _console_log(self._log_dir, private.path.name)
+            console = stack.enter_context(Console(log))
+            _write_boot_files(private.path, spec)
+            process = stack.enter_context(_Process(self._argv(private.path), self.memory_dir(), private.lock))
+            watch = _Watch(process, console, on_stdout, on_stderr)
+            watch.until_over(boot_limit, time_limit)
+            return watch.result()
+
+    def memory_dir(self) -> str:
+        """Where the guest's memory can live as a file; `SetupError` when no directory will do."""
+        need = int(self.memory[:-1]) * _UNITS[self.memory[-1]]
+        tried = dict.fromkeys(["/dev/shm", tempfile.gettempdir(), "/tmp", "/var/tmp", str(guests_dir())])
+        for name in tried:
+            if _can_hold_memory(name, need):
+                return name
+        raise SetupError(f"no directory with {self.memory} free where memory may be executed: {', '.join(tried)}")
+
+    def _argv(self, private: Path) -> list[str]:
+        return [
+            str(self.binary),
+            f"mem={self.memory}",
+            f"uml_dir={private}/",
+            "rootfstype=hostfs",
+            "rootflags=/",
+            "ro",
+            "panic=-1",
+            "con=null",
+            "con0=null,fd:{console}",
+            "con1=null,fd:{status}",
+            "con2=null,fd:{out}",
+            "con3=null,fd:{err}",
+            "ssl=null",
+            f"init={private}/python",
+            "--",
+            "-I",
+            "-S",
+            "-B",
+            f"{private}/init.pyc",
+            f"{private}/spec",
+        ]
+
+
+class _Process:
+    """The guest's host processes, from start to the last one's end; `pipes` are our ends of its channels."""
+
+    NAMES = ("console", "status", "out", "err")
+
+    def __init__(self, argv: list[str], memory_dir: str, lock: int) -> None:
+        self.pipes: dict[str, int] = {}
+        far: dict[str, int] = {}
+        try:
+            for name in self.NAMES:
+                self.pipes[name], far[name] = os.pipe()
+            argv = [argv[0], *(word.format(**far) if word.startswith("con") else word for word in argv[1:])]
+            # The keeper holds the lock of the private directory too: it is ours until both of us are gone.
+            self.keeper = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-B", _HERE / "keeper.py", str(os.getpid()), memory_dir, *argv],
+                stdin=subprocess.DEVNULL,
+                stdout=far["console"],
+                stderr=far["console"],
+                pass_fds=[*far.values(), lock],
+                start_new_session=True,
+                cwd="/",
+            )
+        except OSError as error:
+            self._close()
+            raise SetupError(f"cannot start a guest: {error}") from error
+        finally:
+            for fd in far.values():
+                os.close(fd)
+
+    def __enter__(self) -> _Process:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        try:
+            self.keeper.wait(_POWER_OFF_LIMIT)
+        except subprocess.TimeoutExpired:
+            self.keeper.kill()
+            self.keeper.wait()
+        self._close()
+
+    def kill(self) -> None:
+        """Ask the keeper to end every process of the guest; harmless when they are gone."""
+        self.keeper.send_signal(signal.SIGTERM)
+
+    def _close(self) -> None:
+        while self.pipes:
+            os.close(self.pipes.popitem()[1])
+
+
+class _Watch:
+    """Reads the channels of a guest until it is over and judges how it ended."""
+
+    def __init__(self, process: _Process, console: Console, on_stdout: Sink | None, on_stderr: Sink | None) -> None:
+        self._process = process
+        self._console = console
+        self._begin = time.monotonic()
+        self._booted: float | None = None
+        self._status: int | None = None
+        self._said = b""
+        self._out_of_time = False
+        self._restarted = False
+        self._sinks: dict[str, Callable[[bytes], object]] = {
+            "console": console.add,
+            "status": self._take_status,
+            "out": on_stdout or _discard,
+            "err": on_stderr or _discard,
+        }
+
+    def until_over(self, boot_limit: float, time_limit: float | None) -> None:
+        """Pass output on until every channel is closed; kill a guest that passes a limit."""
+        with selectors.DefaultSelector() as selector:
+            for name, fd in self._process.pipes.items():
+                selector.register(fd, selectors.EVENT_READ, self._sinks[name])
+            killed: float | None = None
+            while selector.get_map():
+                deadline = killed or self._deadline(boot_limit, time_limit)
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    if killed:
+                        break
+                    self._out_of_time = self._status is None
+                    self._process.kill()
+                    killed = time.monotonic() + _POWER_OFF_LIMIT
+                    continue
+                for key, _ in selector.select(left):
+                    data = os.read(key.fd, 1 << 16)
+                    if data:
+                        key.data(data)
+                    else:
+                        selector.unregister(key.fd)
+        self._console.finish()
+
+    def result(self) -> GuestResult:
+        """The verdict; panic and fault come before all else, as they explain the rest."""
+        console = self._console
+        reason = console.hint or ""
+        if self._booted is None:
+            outcome = Outcome.NOT_BOOTED
+            reason = reason or console.panic or console.last()
+        elif console.panic:
+            outcome, reason = Outcome.PANIC, console.panic
+        elif console.oops:
+            outcome, reason = Outcome.OOPS, console.oops
+        elif self._restarted:
+            outcome, reason = Outcome.LOST, "it restarted"
+        elif self._status is not None:
+            outcome = Outcome.EXITED
+        else:
+            outcome = Outcome.HANG if self._out_of_time else Outcome.LOST
+        return GuestResult(
+            outcome, self._status, console.tail(), console.log, self._booted, self._since_begin(), reason
+        )
+
+    def _deadline(self, boot_limit: float, time_limit: float | None) -> float | None:
+        if self._status is not None:
+            return self._ended + _POWER_OFF_LIMIT
+        if self._booted is None:
+            return self._begin + boot_limit
+        return None if time_limit is None else self._begin + self._booted + time_limit
+
+    def _take_status(self, data: bytes) -> None:
+        *lines, self._said = (self._said + data).split(b"\n")
+        for line in lines:
+            if line == b"started" and self._booted is not None:
+                # A UML kernel that is told to restart executes itself: nobody asked for a second run.
+                self._restarted = True
+                self._process.kill()
+            elif line == b"started":
+                self._booted = self._since_begin()
+            elif found := re.fullmatch(rb"exit (\d+)", line):
+                self._status = int(found[1])
+                self._ended = time.monotonic()
+
+    def _since_begin(self) -> float:
+        return time.monotonic() - self._begin
+
+
+@dataclass
+class _Private:
+    path: Path
+    lock: int
+
+
+@contextlib.contextmanager
+def _private_dir() -> Iterator[_Private]:
+    """A directory of this guest alone, removed at the end; those of runs that were killed are removed now."""
+    base = guests_dir()
+    _remove_dead(base)
+    path = Path(tempfile.mkdtemp(dir=base, prefix="."))
+    lock = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # Only now under a name that _remove_dead() looks at.
+        path = path.rename(base / path.name[1:])
+        yield _Private(path, lock)
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        os.close(lock)
+
+
+def _remove_dead(base: Path) -> None:
+    """Remove the directories whose owner and keeper are both gone; their lock is free, whatever their ids are now."""
+    for path in base.iterdir():
+        try:
+            if path.name.startswith(".") and time.time() - path.lstat().st_mtime < 60:
+                continue
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path, ignore_errors=True)
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(fd)
+
+
+def _write_boot_files(private: Path, spec: dict[str, Any]) -> None:
+    """What the guest reads from its private directory: the interpreter, the program of process 1, its orders."""
+    private.joinpath("python").symlink_to(_base_interpreter())
+    # Compiled here, as compiling in the guest costs more than anything else process 1 does.
+    py_compile.compile(str(_HERE / "init.py"), cfile=str(private / "init.pyc"), doraise=True)
+    private.joinpath("spec").write_bytes(marshal.dumps(spec))
+
+
+def _console_log(log_dir: Path | None, name: str) -> Path:
+    if log_dir is None:
+        return new_log(f"console-{name}")
+    return made(Path(log_dir)) / f"console-{name}.log"
+
+
+def _interpreter() -> list[Path]:
+    """Directories without which Python, or this package, does not run in the guest."""
+    names = [sys.prefix, sys.base_prefix, os.path.dirname(_base_interpreter()), str(_HERE.parent)]
+    return [Path(name) for name in names]
+
+
+def _base_interpreter() -> str:
+    """The interpreter proper: one of a virtual environment is of no use under another name."""
+    return os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
+
+
+def _kept(paths: Sequence[Path]) -> list[str]:
+    """Those of `paths`, also with symlinks resolved, that a fresh directory would hide; outermost only."""
+    names = {os.path.abspath(path) for path in paths} | {os.path.realpath(path) for path in paths}
+    hidden = sorted(name for name in names if any(_below(name, top) for top in COVERED) and os.path.isdir(name))
+    # The working directory may be a covered one itself: the command then gets the fresh one.
+    hidden = [name for name in hidden if name not in COVERED or name == str(_HERE.parent)]
+    return [name for name in hidden if not any(_below(name, other) for other in hidden if other != name)]
+
+
+def _below(name: str, top: str) -> bool:
+    return name == top or name.startswith(top + "/")
+
+
+def _can_hold_memory(directory: str, need: int) -> bool:
+    """Whether a file of `need` bytes fits in `directory` and may be mapped executable (not on noexec)."""
+    try:
+        state = os.statvfs(directory)
+        if state.f_bavail * state.f_frsize < need:
+            return False
+        with tempfile.TemporaryFile(dir=directory) as file:
+            file.truncate(mmap.PAGESIZE)
+            mmap.mmap(file.fileno(), mmap.PAGESIZE, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_EXEC).close()
+    except OSError:
+        return False
+    return True
+
+
+def _discard(_: bytes) -> None:
+    pass
