@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
 
 from report.events import Checked, Evidence, Listener
 from union import migrate, syscalls
@@ -16,6 +18,7 @@ from union.configuration import EVERYTHING, Configuration
 from union.fence import XfsShutdown
 from union.inodes import DirectoryInode
 from union.judge import Judge, Look
+from union.layers import LOWER_NAME, tmpfs
 from union.migrate import Migration
 from union.overlay import Overlay
 
@@ -78,6 +81,20 @@ def _fence(overlay: Overlay, judge: Judge, tell: Listener) -> None:
     syscalls.drop_caches()
     complaints = (*judge.tree(), *_missing_names(judge))
     tell(Checked("D2, D3, D9", "no EIO and the same inode numbers with cold caches", complaints))
+
+
+def over_empty_lower(overlay: Overlay, judge: Judge, skip: Collection[str], tell: Listener) -> None:
+    """Mount the unmounted `overlay` once more, over a lower that holds nothing: the same tree must appear (D11)."""
+    with ExitStack() as stack:
+        at = overlay.stack.scratch / "nothing"
+        at.mkdir()
+        stack.callback(at.rmdir)
+        nothing = tmpfs(stack, at, LOWER_NAME)
+        again = Overlay(replace(overlay.stack, lower=nothing), overlay.options)
+        with again.mounted():
+            judge.remounted(os.stat(again.stack.mountpoint).st_dev)
+            complaints = tuple(judge.tree(look=Look.LISTED, skip=skip))
+    tell(Checked("D2, D11", "mounted over an empty lower the same tree and inode numbers appear", complaints))
 
 
 def _missing_names(judge: Judge) -> Iterator[str]:

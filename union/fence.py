@@ -15,7 +15,8 @@ from typing import Final, Protocol
 
 from union import mountinfo, syscalls
 from union.errors import SetupError, Unsupported
-from union.layers import Layer, find_program, run_quietly
+from union.layers import Layer
+from union.programs import run_quietly
 
 ABSENT_NAME: Final = ".ovl-detach-absent"  # no layer has it, so no cache can answer for it
 
@@ -52,12 +53,11 @@ class XfsShutdown:
         Raises SetupError: the layer is not the mount that was made, it is unreadable already, it holds
         no file to read, or xfs_io is missing or fails.
         """
-        program = find_program("xfs_io", "xfsprogs")
         with self._ours() as root:
             self._canary, self._size = _read_canary(root)
             # By descriptor: what the path means may change under us, this cannot.
-            command = [program, "-x", "-c", "shutdown", f"/proc/self/fd/{root}"]
-            run_quietly(command, f"xfs_io -x -c shutdown {self._layer.root}", [root])
+            arguments = ["-x", "-c", "shutdown", f"/proc/self/fd/{root}"]
+            run_quietly("xfs_io", "xfsprogs", arguments, f"xfs_io -x -c shutdown {self._layer.root}", [root])
 
     def self_test(self, *, cold: bool = False) -> str:
         """Look up, list, stat and read in the fenced lower: each must give EIO.

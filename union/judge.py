@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import stat
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import islice
 
@@ -80,6 +80,12 @@ class Judge:
         """st_ino may change now (copy-up, D2): learn the numbers anew at the next look."""
         for seen in self._seen.values():
             seen.number = 0
+
+    def remounted(self, device: int) -> None:
+        """The union has another st_dev now, the same for all objects; everything else must be as it was."""
+        self.devices = replace(self.devices, directory=device)
+        for seen in self._seen.values():
+            seen.device = device
 
     def number(self, inode: Inode) -> int | None:
         """The st_ino last seen of the object."""

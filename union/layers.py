@@ -11,11 +11,8 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import shutil
-import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +22,7 @@ from datasets.reference import SAMPLE, SAMPLE_NAME
 from datasets.tree import Directory, write
 from union import mountinfo, syscalls
 from union.errors import SetupError, Unsupported
+from union.programs import run_quietly
 
 LowerFs = Literal["tmpfs", "xfs"]
 
@@ -73,14 +71,6 @@ def enter_private_namespace() -> None:
     except OSError as error:
         what = f"a mount namespace needs root (CAP_SYS_ADMIN), this is uid {os.geteuid()}"
         raise Unsupported(f"{what}: {error.strerror}") from error
-
-
-def find_program(name: str, package: str) -> str:
-    """The path of a system program, /usr/sbin and /sbin included; SetupError names what to install."""
-    path = shutil.which(name) or shutil.which(name, path=_SYSTEM_PATH)
-    if path is None:
-        raise SetupError(f"{name} is not installed (Debian package {package})")
-    return path
 
 
 def scratch_directory(stack: ExitStack) -> Path:
@@ -151,23 +141,9 @@ def xfs_on_loop(stack: ExitStack, at: Path, image_dir: Path, name: str) -> Layer
 def _mkfs_xfs(image: Path) -> None:
     # -K: nothing to discard in a new sparse file. A prototype file (-p) with the dataset is not faster
     # than writing it afterwards: then all inodes are in the cache.
-    command = [find_program("mkfs.xfs", "xfsprogs"), "-q", "-K", str(image)]
     with image.open("xb") as file:
         file.truncate(XFS_IMAGE_SIZE)
-    run_quietly(command, f"mkfs.xfs {image}")
-
-
-def run_quietly(command: Sequence[str], shown: str, keep_fds: Sequence[int] = ()) -> None:
-    """Run a program that says nothing when all is well; SetupError with its first words otherwise.
-
-    `shown` is the command as the user should see it; `keep_fds` are passed on to it.
-    """
-    done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, pass_fds=keep_fds
-    )
-    said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-    if done.returncode or said:  # xfs_io exits with 0 after some failures
-        raise SetupError(f"{shown}: {said[0] if said else f'exit status {done.returncode}'}")
+    run_quietly("mkfs.xfs", "xfsprogs", ["-q", "-K", str(image)], f"mkfs.xfs {image}")
 
 
 def _mount(stack: ExitStack, source: str, at: Path, fstype: str, options: str) -> None:

@@ -11,7 +11,6 @@ import errno
 import os
 import re
 import stat
-import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Final
 from datasets.reference import SAMPLE_NAME
 from union import syscalls
 from union.errors import SetupError
-from union.layers import find_program
+from union.programs import complaints
 
 ROOT: Final = "."  # how the root of a union or an upper layer is named in what follows
 MAIL_PASSES: Final = 4  # "iterate 4 times as the depth of the dataset tree"
@@ -220,13 +219,13 @@ def mail(union: Path, upper: Path) -> Migration:
     What chown complains about is a leftover. Raises SetupError if a program is missing or find fails.
     """
     # The mail says 0.0; newer chown warns about the dot on stderr, and 0:0 means the same to all.
-    leftovers = _complaints(_run("chown", "coreutils", ["-R", "0:0", str(union)]), union)
+    leftovers = _complaints(complaints("chown", "coreutils", ["-R", "0:0", str(union)]), union)
     layer = _Upper(upper)
     opaque_after: list[int] = []
     for _ in range(MAIL_PASSES):
-        complaints = _run("find", "findutils", [str(union), "-inum", "0"])
-        if complaints:
-            raise SetupError(f"find {union} -inum 0: {complaints[0]}")
+        lines = complaints("find", "findutils", [str(union), "-inum", "0"])
+        if lines:
+            raise SetupError(f"find {union} -inum 0: {lines[0]}")
         opaque_after.append(layer.refresh() if opaque_after else len(layer.read().opaque))
     root_fd = os.open(union, os.O_PATH | os.O_DIRECTORY)
     try:
@@ -239,18 +238,6 @@ def mail(union: Path, upper: Path) -> Migration:
     finally:
         os.close(root_fd)
     return _report("mail", layer.state(), opaque_after, walk.objects, [*leftovers, *walk.leftovers])
-
-
-def _run(program: str, package: str, arguments: list[str]) -> list[str]:
-    """Run a program on the union; the lines of its complaints, at least one if it failed."""
-    command = [find_program(program, package), *arguments]
-    environment = {**os.environ, "LC_ALL": "C"}  # the complaints are parsed
-    done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="surrogateescape",
-        check=False, env=environment,
-    )
-    lines = done.stderr.splitlines()
-    return lines or ([f"exit status {done.returncode}"] if done.returncode else [])
 
 
 _CHOWN_COMPLAINT = re.compile(r"(?:.*/)?chown: [^']*'(?P<path>.*)': (?P<reason>[^:]+)$")

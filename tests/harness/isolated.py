@@ -13,7 +13,8 @@ from typing import ParamSpec
 import pytest
 
 from union.errors import HarnessError
-from union.layers import enter_private_namespace, find_program
+from union.layers import enter_private_namespace
+from union.programs import find_program
 
 P = ParamSpec("P")
 

@@ -12,7 +12,7 @@ import pytest
 from datasets.reference import reference
 from datasets.tree import Directory
 from tests.harness.isolated import isolated, needs_xfs
-from union import fence, layers, syscalls
+from union import fence, programs, syscalls
 from union.errors import SetupError, Unsupported
 from union.fence import CannotFence, XfsShutdown
 from union.layers import Layer, LayerStack, build_layers
@@ -104,7 +104,7 @@ def test_a_missing_or_failing_program_is_an_error(tmp_path: Path, monkeypatch: p
     with ExitStack() as stack:
         lower = xfs(stack).lower
         monkeypatch.setenv("PATH", str(tmp_path))
-        monkeypatch.setattr(layers, "_SYSTEM_PATH", str(tmp_path))
+        monkeypatch.setattr(programs, "_SYSTEM_PATH", str(tmp_path))
         with pytest.raises(SetupError, match=r"xfs_io is not installed .*xfsprogs"):
             XfsShutdown(lower).fence()
         (tmp_path / "xfs_io").write_text("#!/bin/sh\necho 'foreign file active'\n")

@@ -15,7 +15,7 @@ import pytest
 from datasets.reference import reference
 from datasets.tree import walk
 from tests.harness.isolated import isolated, needs_mounts, needs_overlay, needs_xfs
-from union import layers, mountinfo, syscalls
+from union import layers, mountinfo, programs, syscalls
 from union.errors import SetupError, Unsupported
 from union.layers import LowerFs, build_layers, enter_private_namespace, scratch_directory
 
@@ -114,7 +114,7 @@ def test_missing_parts_are_named(own_tmp: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(SetupError, match=r"mount point .*nowhere"), ExitStack() as stack:
         build_layers(stack, lower_fs="tmpfs", tree=TREE, mountpoint=own_tmp / "nowhere")
     monkeypatch.setenv("PATH", str(own_tmp))
-    monkeypatch.setattr(layers, "_SYSTEM_PATH", str(own_tmp))
+    monkeypatch.setattr(programs, "_SYSTEM_PATH", str(own_tmp))
     with pytest.raises(SetupError, match=r"mkfs\.xfs is not installed .*xfsprogs"), ExitStack() as stack:
         build_layers(stack, lower_fs="xfs", tree=TREE)
     (own_tmp / "mkfs.xfs").write_text("#!/bin/sh\necho no room >&2\nexit 1\n")

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The command line: options in any order, and one clear line with exit code 2 for bad input."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from itertools import permutations
+from pathlib import Path
+
+import pytest
+
+from command.options import parse
+from union.errors import UsageError
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, CHECKOUT / "run", *words], capture_output=True, text=True, cwd=CHECKOUT)
+
+
+@pytest.mark.parametrize("order", list(permutations(["--ov", "--xino", "--migrate=dfs", "rename-file"])), ids=" ".join)
+def test_options_may_come_in_any_order(order: tuple[str, ...]) -> None:
+    options = parse(order)
+    assert options.configuration.detach and options.configuration.migrate == "dfs" and options.configuration.fence
+    assert options.selectors == ("rename-file",)
+    assert options.command() == "./run --ov --xino --migrate=dfs"
+
+
+def test_what_the_words_mean() -> None:
+    plain = parse(["--ov"]).configuration
+    assert not plain.detach and plain.xino == "off" and plain.how() == "--ov"
+    detach = parse(["--ov", "--xino"]).configuration
+    assert (detach.xino, detach.migrate, detach.fence) == ("nofollow", "mail", True)
+    assert detach.how() == "--ov --xino"
+    assert not parse(["--ov", "--xino", "--no-fence"]).configuration.fence
+    assert parse(["--ov", "--xdev"]).configuration.how() == "--ov --xdev"
+    assert parse(["--ov", "--kernel=/some/linux"]).command() == "./run --ov --kernel=/some/linux"
+
+
+BAD_INPUT = {
+    "nothing": [],
+    "unknown option": ["--ov", "--frobnicate"],
+    "abbreviated option": ["--ov", "--xin"],
+    "unknown way": ["--ov", "--xino", "--migrate=slowly"],
+    "unknown group": ["--ov", "rename-flie"],
+    "unknown scenario": ["--ov", "rename-file:99"],
+    "pattern that matches nothing": ["--ov", "nothing-*"],
+    "migrate without detach": ["--ov", "--migrate=dfs"],
+    "fence without detach": ["--ov", "--no-fence"],
+    "controls with a type": ["--controls", "--ov"],
+    "list with a group": ["--list", "open-plain"],
+    "directory renames off after detach": ["--ov", "--xino", "--xdev"],
+    "group of the other kind": ["--ov", "rename-exdev"],
+    "absent source": ["--ov", "--xino", "--kernel-source=/nonexistent"],
+    "source without a build": ["--ov", "--kernel=native", "--kernel-source=/"],
+    "absent kernel": ["--ov", "--xino", "--kernel=/nonexistent/linux"],
+    "unwritable log directory": ["--ov", "--log-dir=/proc/nowhere"],
+}
+
+
+@pytest.mark.parametrize("words", BAD_INPUT.values(), ids=BAD_INPUT.keys())
+def test_bad_input_is_one_line_and_exit_2(words: list[str]) -> None:
+    done = run(*words)
+    assert done.returncode == 2, done
+    assert done.stdout == ""
+    assert done.stderr.startswith("run: ") and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_a_wrong_group_name_suggests_the_right_one() -> None:
+    assert "rename-file" in run("--ov", "rename-flie").stderr
+
+
+def test_usage_errors_are_usage_errors() -> None:
+    with pytest.raises(UsageError, match="frobnicate"):
+        parse(["--ov", "--frobnicate"])
+
+
+def test_help_tells_the_two_runs_and_the_exit_codes() -> None:
+    done = run("--help")
+    assert done.returncode == 0 and done.stderr == ""
+    for word in ("--ov --xino", "--controls", "--kernel", "Exit: 0 passed"):
+        assert word in done.stdout
+
+
+def test_list_names_all_scenarios_and_counts_them() -> None:
+    done = run("--list")
+    assert done.returncode == 0 and done.stderr == ""
+    assert "60 groups, 373 scenarios, 359 of them in a default run" in done.stdout
+    assert "\nrename-mass-5:2: " in done.stdout
