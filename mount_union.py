@@ -12,7 +12,7 @@ from pathlib import Path
 from datasets.reference import SAMPLE, SAMPLE_NAME, reference
 from report.events import Checked, Evidence, Listener
 from union.configuration import Configuration
-from union.detach import detach
+from union.detach import detach, over_empty_lower
 from union.judge import DeviceRule, Judge, Look
 from union.kernellog import KernelLog
 from union.layers import LowerFs, build_layers
@@ -31,7 +31,7 @@ class Union:
     judge: Judge
     log: KernelLog
     tell: Listener
-    detached: bool
+    configuration: Configuration
 
     def finish(self, spoiled: Collection[str]) -> None:
         """The last look: the whole tree, then the unmount, then what the kernel said to it.
@@ -39,10 +39,12 @@ class Union:
         The top directories in `spoiled` saw a failure, after which the model no longer knows them.
         """
         # After a detach everything was looked at once already, behind the fence.
-        look = Look.LISTED if self.detached else Look.WHOLE
+        look = Look.LISTED if self.configuration.fence else Look.WHOLE
         complaints = tuple(self.judge.tree(look=look, skip=spoiled))
         self.tell(Checked("D7, D8, D9", "the whole union is as the model says at the end", complaints))
         self.overlay.unmount()
+        if self.configuration.fence and self.configuration.migrate != "none":
+            over_empty_lower(self.overlay, self.judge, spoiled, self.tell)
         trouble = tuple(self.log.trouble())
         self.tell(Checked("-", "no kernel warning, no dentry still in use, no taint", trouble))
         self.tell(Evidence("kernel warnings", str(len(trouble)) if trouble else "none"))
@@ -73,7 +75,7 @@ def mount_union(
             upper=os.stat(layers.upper.root).st_dev,
         )
         judge = Judge(model, Witness(str(mountpoint), str(layers.upperdir)), devices)
-        union = Union(overlay, judge, log, tell, configuration.detach)
+        union = Union(overlay, judge, log, tell, configuration)
         options = overlay.effective_options()
         tell(Evidence("kernel", f"{os.uname().release} ({os.uname().machine})"))
         tell(Evidence("layers", f"lower {layers.lower.fstype}, upper {layers.upper.fstype}"))

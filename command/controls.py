@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The negative controls: runs that must fail. One that passes shows that the suite cannot be believed."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections import Counter
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from tabulate import tabulate
+
+from command import guest, native
+from command.options import Options
+from report.events import Event, Outcome, ScenarioEnded
+from union.configuration import EVERYTHING, Configuration
+from union.errors import SetupError, Unsupported, UsageError
+
+STOCK = "stock-6.12"
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A configuration that must give EIO in a scenario of `groups`."""
+
+    name: str
+    configuration: Configuration
+    groups: tuple[str, ...]
+
+
+def _detached(**changes: object) -> Configuration:
+    settings: dict[str, object] = {"detach": True, "xino": "nofollow", "migrate": "dfs", "fence": True, **changes}
+    return Configuration(**settings)  # type: ignore[arg-type]
+
+
+SAMPLE = ("open-plain", "noent-plain", "unlink", "rename-file", "rename-pop-dir")
+
+CONTROLS = (
+    Control("fence without migration", _detached(migrate="none"), SAMPLE),
+    Control("copy-up without listing", _detached(leave_unlisted=EVERYTHING), SAMPLE),
+    Control("one file left uncopied", _detached(leave_uncopied="open-plain/foo100"), ("open-plain",)),
+    Control("one directory left unlisted", _detached(leave_unlisted="noent-plain"), ("noent-plain",)),
+    Control("xino=on instead of nofollow", _detached(xino="on"), SAMPLE),
+)
+
+
+class Verdict(Enum):
+    """What became of a control."""
+
+    FAILED_AS_IT_MUST = "failed as it must"
+    PASSED = "PASSED, it must not"
+    UNJUDGED = "could not be judged"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One control and what was seen."""
+
+    name: str
+    verdict: Verdict
+    proof: str
+
+
+class _Collector:
+    """Listens to a control run: counts outcomes and keeps the first complaint that shows EIO."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[Outcome] = Counter()
+        self.proof = ""
+
+    def __call__(self, event: Event) -> None:
+        if not isinstance(event, ScenarioEnded):
+            return
+        self.counts[event.outcome] += 1
+        for complaint in event.complaints:
+            if event.outcome is Outcome.FAILED and errno.errorcode[errno.EIO] in complaint:
+                self.proof = self.proof or f"{event.selector}: {complaint}"
+
+
+def run(options: Options) -> int:
+    """Run all controls; 0 if every one fails as it must, 1 if one passes, 3 if one cannot be judged."""
+    if os.environ.get(native.COMMAND):
+        return _inside()
+    if options.kernel == STOCK:
+        raise UsageError(f"--controls needs a kernel with the option; {STOCK} is the control that must refuse it")
+    probe = replace(options, configuration=_detached())
+    rows = _rows_here() if native.chosen(probe) else _rows_in_guest(options)
+    rows.append(_stock_refuses(options))
+    print(tabulate([(row.name, row.verdict, row.proof) for row in rows], headers=("control", "verdict", "seen")))
+    failed = sum(row.verdict is Verdict.FAILED_AS_IT_MUST for row in rows)
+    unjudged = sum(row.verdict is Verdict.UNJUDGED for row in rows)
+    print(f"\n{failed} passed, {len(rows) - failed} failed, 0 skipped")
+    return 3 if unjudged else 0 if failed == len(rows) else 1
+
+
+def _rows_here() -> list[Row]:
+    return [_judge(control) for control in CONTROLS]
+
+
+def _judge(control: Control) -> Row:
+    """Carry one control out in a child process, whose mounts go with it."""
+
+    def work() -> list[str]:
+        collector = _Collector()
+        native.carry_out(control.configuration, control.groups, collector)
+        verdict = Verdict.FAILED_AS_IT_MUST if collector.proof else Verdict.PASSED
+        counts = ", ".join(f"{collector.counts[outcome]} {outcome.value}" for outcome in Outcome)
+        return [verdict.value, f"{counts}; {collector.proof or 'no EIO'}"]
+
+    answer = native.in_child(work)
+    if len(answer) != 2:
+        return Row(control.name, Verdict.UNJUDGED, "; ".join(answer))
+    return Row(control.name, Verdict(answer[0]), answer[1])
+
+
+def _inside() -> int:
+    """In the guest: one line of JSON per row, read by `_rows_in_guest`."""
+    for row in _rows_here():
+        print(json.dumps([row.name, row.verdict.value, row.proof]))
+    return 0
+
+
+def _rows_in_guest(options: Options) -> list[Row]:
+    status, text = guest.capture(options, guest.flavour(options), ["--controls", "--kernel=native"])
+    if status != 0:
+        raise SetupError(f"the controls could not be run in the guest (exit {status}): {text.strip()[-500:]}")
+    return [Row(name, Verdict(verdict), proof) for name, verdict, proof in map(json.loads, text.splitlines())]
+
+
+def _stock_refuses(options: Options) -> Row:
+    """The same sources without the patch must refuse the option (D1)."""
+    status, text = guest.capture(options, STOCK, ["--ov", "--xino", "--kernel=native", "open-plain:1"])
+    refused = status == Unsupported.exit_code and "refuses xino=nofollow" in text
+    verdict = Verdict.FAILED_AS_IT_MUST if refused else Verdict.PASSED if status == 0 else Verdict.UNJUDGED
+    return Row("stock kernel with xino=nofollow", verdict, text.strip().splitlines()[-1] if text.strip() else "")

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A run inside a guest: get a kernel, boot it, and let the same command run in there."""
+
+from __future__ import annotations
+
+import compileall
+import os
+import sys
+from pathlib import Path
+
+from command import bootstrap, native
+from command.options import Options
+from command.output import Sink, copied, to_descriptor
+from kernel import recipe, requirements
+from kernel.build import build
+from kernel.guest import GuestResult, Outcome
+from kernel.paths import new_log
+from kernel.uml import UmlGuest
+from union.errors import SetupError
+
+TIME_LIMIT = 900.0  # seconds for the whole run; a detach run takes a few
+DEFAULT = "6.12"  # the kernel that `auto` takes when the running one will not do
+PACKAGES = ("command", "datasets", "kernel", "report", "tests", "tests/union", "union")
+SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def run(options: Options) -> int:
+    """Carry the run out in a guest with the kernel `options` asks for; returns its exit code."""
+    arguments = [*options.words, "--kernel=native", *options.selectors]
+    with copied(to_descriptor(sys.stdout.fileno()), options.log_dir) as out:
+        return _boot(options, flavour(options), arguments, out, to_descriptor(sys.stderr.fileno()))
+
+
+def flavour(options: Options) -> str:
+    """The name of a kernel that can be built, or the path of a binary."""
+    return DEFAULT if options.kernel == "auto" else options.kernel
+
+
+def capture(options: Options, kernel: str, arguments: list[str]) -> tuple[int, str]:
+    """Run `./run ARGUMENTS` in a guest; its exit code and all it printed."""
+    text = bytearray()
+    status = _boot(options, kernel, arguments, text.extend, text.extend)
+    return status, text.decode(errors="replace")
+
+
+def _boot(options: Options, kernel: str, arguments: list[str], out: Sink, err: Sink) -> int:
+    """Raises SetupError when the guest does not bring its command to an end, UsageError for a bad kernel."""
+    binary = build(kernel, options.kernel_source).path if kernel in recipe.names() else Path(kernel)
+    guest = UmlGuest(binary, log_dir=options.log_dir)
+    if options.configuration.detach or options.action == "controls":
+        requirements.ensure(requirements.RUN, new_log("install"))
+    _compile()
+    sys.stdout.flush()
+    command = [sys.executable, "-B", str(bootstrap.CHECKOUT / "run"), *arguments]
+    environment = {native.COMMAND: options.command(), "PATH": SEARCH, "LC_ALL": "C.UTF-8"}
+    result = guest.run(
+        command,
+        cwd=bootstrap.CHECKOUT,
+        env=environment,
+        time_limit=TIME_LIMIT,
+        on_stdout=out,
+        on_stderr=err,
+        visible=[Path(path) for path in sys.path if os.path.isabs(path)],
+    )
+    return _status(result, guest)
+
+
+def _status(result: GuestResult, guest: UmlGuest) -> int:
+    if result.outcome is Outcome.EXITED and result.status is not None:
+        return result.status
+    if result.outcome is Outcome.NOT_BOOTED:
+        guest.release()  # a better complaint if it is no kernel at all
+    print(f"\nthe guest's console ends with:\n{result.console_tail}", flush=True)
+    raise SetupError(f"guest: {result.explain()}")
+
+
+def _compile() -> None:
+    """The guest sees a read-only root, so byte code must be there before it starts."""
+    for package in PACKAGES:
+        compileall.compile_dir(bootstrap.CHECKOUT / package, quiet=2, maxlevels=0)
+    compileall.compile_file(bootstrap.CHECKOUT / "mount_union.py", quiet=2)

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""From the command line to an exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from command import bootstrap, native
+from command.options import Options, parse
+from tests.union import GROUPS, default_groups
+from union.errors import HarnessError, UsageError
+
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command line and return the exit code; a HarnessError becomes one line on stderr."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
+    try:
+        if argv and argv[0] == "--pytest":
+            return _pytest(argv[1:])
+        return _dispatch(parse(argv))
+    except HarnessError as error:
+        sys.stdout.flush()
+        print(f"run: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stdout.flush()
+        print("run: interrupted; everything it made is undone", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return INTERRUPTED
+
+
+def _dispatch(options: Options) -> int:
+    if options.action == "list":
+        return _list()
+    if options.log_dir is not None:
+        _make_log_dir(options.log_dir)
+    if options.action == "controls":
+        from command import controls  # these two bring the kernel builder along, which a native run can do without
+
+        return controls.run(options)
+    native.selected(options.configuration, options.selectors)  # a wrong name is found before anything is touched
+    if native.chosen(options):
+        return native.run(options)
+    from command import guest
+
+    return guest.run(options)
+
+
+def _make_log_dir(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--log-dir: cannot create {path}: {error.strerror}") from error
+
+
+def _list() -> int:
+    from tabulate import tabulate
+
+    rows = []
+    total = 0
+    for group in GROUPS:
+        operations = sum(len(group.operations(n)) for n in range(1, len(group.scenarios) + 1))
+        rows.append((group.name, len(group.scenarios), operations, group.when.value, group.sentence))
+        total += len(group.scenarios)
+    print(tabulate(rows, headers=("group", "scenarios", "operations", "when", "what"), tablefmt="simple"))
+    default = sum(len(group.scenarios) for group in default_groups(directory_renames=True))
+    print(f"\n{len(GROUPS)} groups, {total} scenarios, {default} of them in a default run")
+    for group in GROUPS:
+        for number, scenario in enumerate(group.scenarios, start=1):
+            print(f"{group.name}:{number}: {scenario.label}")
+    return 0
+
+
+def _pytest(arguments: Sequence[str]) -> int:
+    """Hand over to pytest in an environment that has what the tests need; does not return on success."""
+    bootstrap.ensure_libraries([sys.argv[0], "--pytest", *arguments], tests=True)
+    os.chdir(bootstrap.CHECKOUT)
+    os.execv(sys.executable, [sys.executable, "-m", "pytest", *arguments])
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

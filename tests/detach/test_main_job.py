@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The main job end to end: it passes where it must, and every way to break it makes it fail."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+NOBODY = 65534
+LIMIT = 300  # seconds for one run
+
+
+def run(*words: str | Path, **more: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, CHECKOUT / "run", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, **more)  # type: ignore[call-overload, no-any-return]
+
+
+def evidence(output: str) -> dict[str, str]:
+    """The rows of the summary's first table."""
+    return dict(re.findall(r"^([a-z][a-z ]+?)  +(.*\S)", output, re.MULTILINE))
+
+
+def last_line(output: str) -> str:
+    return output.rstrip("\n").rpartition("\n")[2]
+
+
+@pytest.mark.parametrize("way", ["mail", "dfs"])
+def test_the_whole_story_passes(patched: Path, way: str) -> None:
+    done = run("--ov", "--xino", f"--migrate={way}", f"--kernel={patched}")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+    assert done.stderr == ""
+    assert last_line(done.stdout) == "359 passed, 0 failed, 0 skipped"
+    seen = evidence(done.stdout)
+    assert "xino=nofollow" in seen["options in effect"]
+    assert "lower xfs" in seen["layers"]
+    for what in ("directories opaque", "objects in upper"):
+        some, _, every = seen[what].partition(" of ")
+        assert some == every and int(every) > 1000, seen[what]
+    assert seen["migration"].startswith("mail: 5 passes needed" if way == "mail" else "dfs: 1 pass needed")
+    assert "EIO for lookup, stat, listing, read" in seen["fence"]
+    assert seen["kernel warnings"] == "none"
+    assert len(re.findall(r"^(?:D[0-9, D]+|-)  +passed ", done.stdout, re.MULTILINE)) == 9
+
+
+def test_without_migration_the_fence_gives_eio(patched: Path) -> None:
+    done = run("--ov", "--xino", "--migrate=none", f"--kernel={patched}", "open-plain", "rename-mass")
+    assert done.returncode == 1, done.stderr
+    assert "EIO" in done.stdout
+    assert "    reproduce: ./run --ov --xino --migrate=none" in done.stdout
+    # A scenario that goes on from a failed one says so instead of failing for another reason.
+    assert "SKIPPED: the scenario it goes on from did not pass" in done.stdout
+    assert last_line(done.stdout).endswith(" 1 skipped")
+
+
+def test_without_a_fence_nothing_is_claimed(patched: Path) -> None:
+    done = run("--ov", "--xino", "--migrate=none", "--no-fence", f"--kernel={patched}", "open-plain")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "fence" not in evidence(done.stdout)
+    assert "*** ./run --ov --xino --migrate=none --no-fence open-plain" in done.stdout
+
+
+def test_a_kernel_without_the_option_is_unsupported(stock: Path) -> None:
+    done = run("--ov", "--xino", f"--kernel={stock}")
+    assert done.returncode == 4
+    assert "refuses xino=nofollow: EINVAL" in done.stderr and done.stderr.count("\n") == 1
+    assert "passed" not in done.stdout
+
+
+def test_the_plain_run_passes_in_a_guest(stock: Path) -> None:
+    done = run("--ov", f"--kernel={stock}")
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout[-2000:]
+    assert last_line(done.stdout) == "359 passed, 0 failed, 0 skipped"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting on the running kernel needs root")
+@pytest.mark.parametrize(("flags", "count"), [([], 359), (["--xdev"], 328)], ids=["renames", "no-renames"])
+def test_the_plain_run_passes_on_the_running_kernel(flags: list[str], count: int) -> None:
+    before = Path("/proc/self/mountinfo").read_text()
+    done = run("--ov", *flags, "--kernel=native")
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout[-2000:]
+    assert last_line(done.stdout) == f"{count} passed, 0 failed, 0 skipped"
+    assert Path("/proc/self/mountinfo").read_text() == before
+
+
+def test_controls_fail_as_they_must(patched: Path, stock: Path) -> None:
+    done = run("--controls", "--kernel=6.12")
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert last_line(done.stdout) == "6 passed, 0 failed, 0 skipped"
+    assert done.stdout.count("failed as it must") == 6
+    assert done.stdout.count("EIO") >= 5
+
+
+@pytest.fixture
+def nobodys(patched: Path) -> Iterator[dict[str, object]]:
+    """What makes `run` act as an ordinary user with a home of its own."""
+    if os.geteuid() != 0:
+        pytest.skip("becoming another user needs root")
+    unreadable = [path for path in (CHECKOUT, *CHECKOUT.parents) if not path.stat().st_mode & 0o001]
+    interpreter = [path for path in Path(sys.executable).resolve().parents if not path.stat().st_mode & 0o001]
+    if unreadable or interpreter:
+        pytest.skip(f"uid {NOBODY} cannot reach {(*unreadable, *interpreter)}")
+    with tempfile.TemporaryDirectory() as home:
+        shutil.copy(patched, f"{home}/linux")
+        os.chown(home, NOBODY, NOBODY)
+        environment = {**os.environ, "HOME": home, "XDG_CACHE_HOME": f"{home}/cache"}
+        yield {"user": NOBODY, "group": NOBODY, "extra_groups": [], "env": environment, "cwd": home}
+
+
+def test_an_ordinary_user_needs_no_privilege(nobodys: dict[str, object]) -> None:
+    done = run("--ov", "--xino", f"--kernel={nobodys['cwd']}/linux", **nobodys)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout[-2000:]
+    assert last_line(done.stdout) == "359 passed, 0 failed, 0 skipped"
+
+
+def test_an_ordinary_user_is_told_what_the_running_kernel_needs(nobodys: dict[str, object]) -> None:
+    done = run("--ov", "--kernel=native", **nobodys)
+    assert (done.returncode, done.stderr.count("\n")) == (4, 1)
+    assert "needs root" in done.stderr
+
+
+BAD_KERNELS = {"no kernel": "/bin/true", "a program that waits": "/usr/bin/tail", "a text file": "/etc/passwd"}
+
+
+@pytest.mark.parametrize("path", BAD_KERNELS.values(), ids=BAD_KERNELS.keys())
+def test_a_bad_kernel_is_one_line(path: str) -> None:
+    done = run("--ov", "--xino", f"--kernel={path}")
+    assert done.returncode in (2, 3)
+    assert done.stderr.startswith("run: ") and done.stderr.count("\n") == 1, done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_an_interrupted_run_leaves_nothing(patched: Path, number: signal.Signals) -> None:
+    command = [sys.executable, str(CHECKOUT / "run"), "--ov", "--xino", f"--kernel={patched}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("TEST "):
+                break
+        process.send_signal(number)
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert error.startswith("run: interrupted") and error.count("\n") == 1, error
+    assert guests_of(process.pid) == []
+
+
+def guests_of(pid: int) -> list[str]:
+    """Command lines of guests whose keeper was started for process `pid`."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if any(word.endswith(b"keeper.py") for word in words) and str(pid).encode() in words:
+            found.append(b" ".join(words).decode(errors="replace"))
+    return found
+
+
+def test_logs_are_kept_where_asked(patched: Path, tmp_path: Path) -> None:
+    logs = tmp_path / "logs"
+    done = run("--ov", "--xino", f"--kernel={patched}", f"--log-dir={logs}", "-v", "open-plain:1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (logs / "transcript.txt").read_text() == done.stdout
+    assert any("Linux version" in path.read_text(errors="replace") for path in logs.glob("console*"))
+    assert "   -> success with b':xxx:yyy:zzz'" in done.stdout
