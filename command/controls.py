@@ -88,7 +88,7 @@ def run(options: Options) -> int:
     probe = replace(options, configuration=_detached())
     rows = _rows_here() if native.chosen(probe) else _rows_in_guest(options)
     rows.append(_stock_refuses(options))
-    print(tabulate([(row.name, row.verdict, row.proof) for row in rows], headers=("control", "verdict", "seen")))
+    print(tabulate([(row.name, row.verdict.value, row.proof) for row in rows], headers=("control", "verdict", "seen")))
     failed = sum(row.verdict is Verdict.FAILED_AS_IT_MUST for row in rows)
     unjudged = sum(row.verdict is Verdict.UNJUDGED for row in rows)
     print(f"\n{failed} passed, {len(rows) - failed} failed, 0 skipped")

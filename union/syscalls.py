@@ -54,7 +54,6 @@ _FSOPEN_CLOEXEC = 1
 _MOVE_MOUNT_F_EMPTY_PATH = 4
 FSCONFIG_STRING_MAX = 255  # bytes of a value, the kernel's limit of 256 with its terminator
 
-_PR_SET_PDEATHSIG = 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _StrPath = str | os.PathLike[str]
@@ -267,8 +266,3 @@ def _attach_free(control: int, image_fd: int, name: bytes, read_only: bool) -> t
         finally:
             os.close(fd)
     raise OSError(errno.EBUSY, "no loop device stays free", "/dev/loop-control")
-
-
-def die_with_parent(signal: int) -> None:
-    """Have the kernel send `signal` to this process when the thread that started it ends."""
-    _checked(_libc.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal), 0, 0, 0))
