@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from typing import TextIO
@@ -30,7 +31,14 @@ class Progress:
             return
         layout = None if total else "{desc}: {elapsed}"
         with tqdm(
-            total=total, desc=f"kernel: {text}", unit=unit, unit_scale=scale, bar_format=layout, file=stream
+            total=total,
+            desc=f"kernel: {text}",
+            unit=unit,
+            unit_scale=scale,
+            bar_format=layout,
+            file=stream,
+            # tqdm on its own shows nothing on a terminal that does not know its size.
+            ncols=shutil.get_terminal_size().columns,
         ) as bar:
             yield bar.update
 

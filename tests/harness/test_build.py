@@ -17,13 +17,12 @@ import textwrap
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from kernel import build as building
-from kernel import config, paths, requirements, source
+from kernel import config, paths, source
 from kernel import recipe as recipes
 from kernel.build import build, cached
 from kernel.errors import BuildError, SetupError, Unsupported, UsageError
@@ -468,55 +467,6 @@ def test_only_the_last_kernels_are_kept(ingredients: Path, tree: Path, cache: Pa
     assert len(kept) == 4
     assert newest.path.parent in kept
     assert stock.path.exists()
-
-
-# Programs of the system.
-
-
-def test_what_is_missing_is_one_line_to_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    absent = [need for need in requirements.BUILD if need.name in ("flex", "xz", "bison")]
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    needs = [replace(need, present=lambda: False) for need in absent]
-    message = "^missing: flex, bison, xz; install them with: sudo apt-get install flex bison xz-utils$"
-    with pytest.raises(SetupError, match=message):
-        requirements.ensure(needs, tmp_path / "log")
-
-
-def test_no_compiler_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kernel.requirements.clean_env", lambda: {"PATH": str(tmp_path)})
-    names = [need.name for need in requirements.missing(requirements.BUILD)]
-    assert names == ["gcc", "make", "flex", "bison", "bc", "patch", "tar", "xz"]
-    assert recipes.compiler() == "none"
-
-
-def test_missing_headers_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = tmp_path / "gcc"
-    fake.write_text("#!/bin/sh\nexit 1\n")
-    fake.chmod(0o755)
-    monkeypatch.setattr("kernel.requirements.find_program", lambda name: str(fake) if name == "gcc" else "/bin/true")
-    missing = requirements.missing(requirements.BUILD)
-    assert requirements.packages(missing) == ["libc6-dev"]
-
-
-def test_root_gets_them_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first attempt fails for want of package lists."""
-    fake = tmp_path / "apt-get"
-    new = tmp_path / "new"
-    fake.write_text(f'#!/bin/sh\necho "$@"\ncase $1 in update) touch {new};; *) test -e {new};; esac\n')
-    fake.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    said: list[str] = []
-    need = requirements.Requirement("frob", "frob-tools", new.exists)
-    requirements.ensure([need], tmp_path / "log", said.append)
-    assert said == ["installing frob-tools (apt-get install)"]
-    log = (tmp_path / "log").read_text()
-    assert log.count("install -y -q --no-install-recommends frob-tools") == 4, "command and echo, twice"
-
-
-def test_an_administrators_program_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert requirements.find_program("mkfs.xfs") or requirements.find_program("ldconfig")
 
 
 # What the project itself ships.
