@@ -11,10 +11,9 @@ from pathlib import Path
 from command import bootstrap, native
 from command.options import Options
 from command.output import Sink, copied, to_descriptor
-from kernel import recipe, requirements
+from kernel import recipe
 from kernel.build import build
 from kernel.guest import GuestResult, Outcome
-from kernel.paths import new_log
 from kernel.uml import UmlGuest
 from union.errors import SetupError
 
@@ -48,7 +47,7 @@ def _boot(options: Options, kernel: str, arguments: list[str], out: Sink, err: S
     binary = build(kernel, options.kernel_source).path if kernel in recipe.names() else Path(kernel)
     guest = UmlGuest(binary, log_dir=options.log_dir)
     if options.configuration.detach or options.action == "controls":
-        requirements.ensure(requirements.RUN, new_log("install"))
+        native.ensure_programs()
     _compile()
     sys.stdout.flush()
     command = [sys.executable, "-B", str(bootstrap.CHECKOUT / "run"), *arguments]

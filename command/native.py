@@ -84,16 +84,22 @@ def in_child(work: Callable[[], list[str]]) -> list[str]:
 
 def run(options: Options) -> int:
     """Carry the run out here and print it; returns the exit code."""
-    if options.configuration.detach:
-        from kernel import requirements
-        from kernel.paths import new_log
-
-        requirements.ensure(requirements.RUN, new_log("install"))
+    if options.configuration.detach and COMMAND not in os.environ:
+        ensure_programs()
     with output.text(sys.stdout, options.log_dir) as out:
         terminal = Terminal(os.environ.get(COMMAND) or options.command(), verbose=options.verbose, out=out)
         carry_out(options.configuration, options.selectors, terminal)
         terminal.summary()
     return exit_code(terminal)
+
+
+def ensure_programs() -> None:
+    """Get the programs of a detach run; in a guest that was seen to on the host, whose root is read-only there."""
+    from kernel import requirements
+    from kernel.paths import new_log
+
+    if requirements.missing(requirements.RUN):
+        requirements.ensure(requirements.RUN, new_log("install"))
 
 
 def carry_out(configuration: Configuration, selectors: tuple[str, ...], tell: Listener) -> None:

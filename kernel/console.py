@@ -16,6 +16,7 @@ _OOPS = re.compile(
     r"^(?:\[[^]]*\] ?)?"
     r"((?:kernel BUG at|BUG: |Oops\b|Internal error: |general protection fault|Unable to handle kernel ).*)"
 )
+_RESTART = "reboot: Restarting system"
 _INIT = re.compile(r"^guest init: (.*)")
 _HINTS = {
     "ptrace set fp regs failed": "the kernel does not know this CPU's registers (AMX); Linux 6.13 or our own does"
@@ -23,13 +24,17 @@ _HINTS = {
 
 
 class Console:
-    """Feed it with `add`; read `panic`, `oops`, `hint` (a line each or None) and `tail()`. Closes its file on exit."""
+    """Feed it with `add`; read `panic`, `oops`, `hint` (a line each or None), `restarting` and `tail()`.
+
+    Closes its file on exit.
+    """
 
     def __init__(self, log: Path) -> None:
         self.log = log
         self.panic: str | None = None
         self.oops: str | None = None
         self.hint: str | None = None
+        self.restarting = False
         self._file = log.open("wb", buffering=0)
         self._lines: deque[str] = deque(maxlen=TAIL_LINES)
         self._partial = b""
@@ -72,6 +77,7 @@ class Console:
         self._lines.append(line)
         if self.panic is None and (found := _PANIC.search(line)):
             self.panic = found[0]
+        self.restarting = self.restarting or _RESTART in line
         if self.oops is None and (found := _OOPS.match(line)):
             self.oops = found[1]
         if self.hint is None:

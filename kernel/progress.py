@@ -29,6 +29,7 @@ class Progress:
             self.say(text)
             yield lambda _: None
             return
+        size = shutil.get_terminal_size()
         layout = None if total else "{desc}: {elapsed}"
         with tqdm(
             total=total,
@@ -38,7 +39,8 @@ class Progress:
             bar_format=layout,
             file=stream,
             # tqdm on its own shows nothing on a terminal that does not know its size.
-            ncols=shutil.get_terminal_size().columns,
+            ncols=size.columns,
+            nrows=size.lines,
         ) as bar:
             yield bar.update
 

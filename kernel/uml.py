@@ -205,9 +205,8 @@ class _Watch:
         self._status: int | None = None
         self._said = b""
         self._out_of_time = False
-        self._restarted = False
         self._sinks: dict[str, Callable[[bytes], object]] = {
-            "console": console.add,
+            "console": self._take_console,
             "status": self._take_status,
             "out": on_stdout or _discard,
             "err": on_stderr or _discard,
@@ -248,7 +247,7 @@ class _Watch:
             outcome, reason = Outcome.PANIC, console.panic
         elif console.oops:
             outcome, reason = Outcome.OOPS, console.oops
-        elif self._restarted:
+        elif console.restarting:
             outcome, reason = Outcome.LOST, "it restarted"
         elif self._status is not None:
             outcome = Outcome.EXITED
@@ -265,14 +264,16 @@ class _Watch:
             return self._begin + boot_limit
         return None if time_limit is None else self._begin + self._booted + time_limit
 
+    def _take_console(self, data: bytes) -> None:
+        self._console.add(data)
+        if self._console.restarting:
+            # A UML kernel that is told to restart executes itself: nobody asked for a second run.
+            self._process.kill()
+
     def _take_status(self, data: bytes) -> None:
         *lines, self._said = (self._said + data).split(b"\n")
         for line in lines:
-            if line == b"started" and self._booted is not None:
-                # A UML kernel that is told to restart executes itself: nobody asked for a second run.
-                self._restarted = True
-                self._process.kill()
-            elif line == b"started":
+            if line == b"started":
                 self._booted = self._since_begin()
             elif found := re.fullmatch(rb"exit (\d+)", line):
                 self._status = int(found[1])
