@@ -74,7 +74,8 @@ def mount_union(
             lower=os.stat(layers.lower.root).st_dev,
             upper=os.stat(layers.upper.root).st_dev,
         )
-        judge = Judge(model, Witness(str(mountpoint), str(layers.upperdir)), devices)
+        witness = Witness(str(mountpoint), str(layers.upperdir))
+        judge = Judge(model, witness, devices, renumbers=configuration.xino == "nofollow")
         union = Union(overlay, judge, log, tell, configuration)
         options = overlay.effective_options()
         tell(Evidence("kernel", f"{os.uname().release} ({os.uname().machine})"))

@@ -48,7 +48,6 @@ def _migrate(configuration: Configuration, overlay: Overlay, judge: Judge, tell:
         migration = migrate.dfs(union, upper, **_left(configuration, judge))
     judge.model.copy_up_all((0, 0) if configuration.migrate == "mail" else None)
     judge.model.detach()
-    judge.forget_numbers()
     tell(Evidence("migration", migration.describe()))
     tell(Evidence("directories opaque", f"{migration.opaque} of {migration.directories}"))
     tell(Evidence("objects in upper", f"{migration.in_upper} of {migration.objects}"))

@@ -65,21 +65,19 @@ class Seen:
     number: int
     version: int
     mtime: int
+    in_upper: bool
 
 
 class Judge:
     """Compares the model with what the witness sees, and remembers what must not change."""
 
-    def __init__(self, model: Model, witness: Witness, devices: DeviceRule) -> None:
+    def __init__(self, model: Model, witness: Witness, devices: DeviceRule, *, renumbers: bool = False) -> None:
+        """`renumbers` says that st_ino may change on copy-up, as with xino=nofollow (D2)."""
         self.model = model
         self.witness = witness
         self.devices = devices
+        self.renumbers = renumbers
         self._seen: dict[Inode, Seen] = {}
-
-    def forget_numbers(self) -> None:
-        """st_ino may change now (copy-up, D2): learn the numbers anew at the next look."""
-        for seen in self._seen.values():
-            seen.number = 0
 
     def remounted(self, device: int) -> None:
         """The union has another st_dev now, the same for all objects; everything else must be as it was."""
@@ -88,13 +86,12 @@ class Judge:
             seen.device = device
 
     def number(self, inode: Inode) -> int | None:
-        """The st_ino last seen of the object."""
+        """The st_ino last seen of the object, None if it was never seen or may have changed since."""
         seen = self._seen.get(inode)
-        return seen.number if seen else None
+        return seen.number if seen and not self._renumbered(inode, seen) else None
 
-    def numbers(self) -> dict[Inode, int]:
-        """The st_ino of every object that has been looked at."""
-        return {inode: seen.number for inode, seen in self._seen.items()}
+    def _renumbered(self, inode: Inode, seen: Seen) -> bool:
+        return self.renumbers and inode.in_upper and not seen.in_upper
 
     def names(self, paths: Iterable[str]) -> list[str]:
         """Check each name, and what each symlink among them leads to."""
@@ -143,7 +140,7 @@ class Judge:
             entries = self.witness.listing(path)
         except OSError as error:
             return [f"{path or '/'}: listing fails with {errno.errorcode.get(error.errno or 0, error.errno)}"]
-        where = path or "/"
+        where, prefix = path or "/", f"{path}/" if path else "/"
         wanted: dict[str, Inode] = dict(directory.entries)
         wanted["."] = directory
         wanted[".."] = place.parent
@@ -160,11 +157,11 @@ class Judge:
                 found.append(f"{where}: lists {entry.name}, {kind}")
                 continue
             if entry.type != DT_OF[file_type(inode)]:
-                found.append(f"{where}/{entry.name}: d_type {entry.type} instead of {DT_OF[file_type(inode)]}")
+                found.append(f"{prefix}{entry.name}: d_type {entry.type} instead of {DT_OF[file_type(inode)]}")
             number = self.number(inode)
             # `..` of the root leads out of the union; numbers of mixed devices need not agree.
             if self.devices.same and number and not (entry.name == ".." and not path) and entry.ino != number:
-                found.append(f"{where}/{entry.name}: d_ino {entry.ino} but st_ino {number}")
+                found.append(f"{prefix}{entry.name}: d_ino {entry.ino} but st_ino {number}")
         return found
 
     # one name -------------------------------------------------------------------------------------
@@ -226,11 +223,12 @@ class Judge:
         """What must be as it was when last seen: inode number and, if nothing changed it, mtime."""
         status = seen.status
         assert status is not None
-        now = Seen(status.st_dev, status.st_ino, inode.version, status.st_mtime_ns)
+        now = Seen(status.st_dev, status.st_ino, inode.version, status.st_mtime_ns, inode.in_upper)
         was = self._seen.setdefault(inode, now)
         # Directories of mixed-device unions have no lasting number (kernel doc, inode properties).
         lasting = self.devices.same or not isinstance(inode, DirectoryInode)
-        if lasting and was.number and (was.device, was.number) != (now.device, now.number):
+        moved = (was.device, was.number) != (now.device, now.number)
+        if moved and lasting and not self._renumbered(inode, was):
             yield f"{path}: inode {was.device:#x}:{was.number} became {now.device:#x}:{now.number}"
         if was.version == now.version and was.mtime != now.mtime:
             yield f"{path}: mtime moved from {was.mtime} to {now.mtime} although nothing changed it"

@@ -177,10 +177,24 @@ def test_numbers_may_change_only_when_told() -> None:
     assert place is not None and place.inode is not None
     witness.numbers[place.inode] = 77
     assert any("became" in line for line in judge.names([S.reg]))
+
+
+def test_with_nofollow_a_number_may_change_on_copy_up_and_only_then() -> None:
     judge, witness = staged()
-    judge.forget_numbers()
-    witness.numbers.clear()
-    assert judge.tree("top") == []
+    judge.renumbers = True
+    place = judge.model.find(S.reg)
+    assert place is not None and place.inode is not None
+    witness.numbers[place.inode] = 77
+    assert any("became" in line for line in judge.names([S.reg]))
+    judge, witness = staged()
+    judge.renumbers = True
+    assert judge.model.apply(open_file(S.reg, W)).errno == 0
+    place = judge.model.find(S.reg)
+    assert place is not None and place.inode is not None
+    witness.numbers[place.inode] = 77
+    assert judge.names([S.reg]) == []
+    witness.numbers[place.inode] = 78
+    assert any("became" in line for line in judge.names([S.reg]))
 
 
 def test_two_objects_must_not_share_a_number() -> None:
