@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from kernel.console import Console
+from kernel.cpus import own_cpu
 from kernel.errors import SetupError, UsageError
 from kernel.guest import GuestResult, Outcome, Sink
 from kernel.paths import guests_dir, made, new_log
@@ -105,7 +106,8 @@ class UmlGuest:
             log = _console_log(self._log_dir, private.path.name)
             console = stack.enter_context(Console(log))
             _write_boot_files(private.path, spec)
-            process = stack.enter_context(_Process(self._argv(private.path), self.memory_dir(), private.lock))
+            cpu = stack.enter_context(own_cpu())
+            process = stack.enter_context(_Process(self._argv(private.path), self.memory_dir(), cpu, private.lock))
             watch = _Watch(process, console, on_stdout, on_stderr)
             watch.until_over(boot_limit, time_limit)
             return watch.result()
@@ -149,7 +151,7 @@ class _Process:
 
     NAMES = ("console", "status", "out", "err")
 
-    def __init__(self, argv: list[str], memory_dir: str, lock: int) -> None:
+    def __init__(self, argv: list[str], memory_dir: str, cpu: int, lock: int) -> None:
         self.pipes: dict[str, int] = {}
         far: dict[str, int] = {}
         try:
@@ -157,8 +159,9 @@ class _Process:
                 self.pipes[name], far[name] = os.pipe()
             argv = [argv[0], *(word.format(**far) if word.startswith("con") else word for word in argv[1:])]
             # The keeper holds the lock of the private directory too: it is ours until both of us are gone.
+            keeper = [sys.executable, "-I", "-S", "-B", str(_HERE / "keeper.py")]
             self.keeper = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-B", _HERE / "keeper.py", str(os.getpid()), memory_dir, *argv],
+                [*keeper, str(os.getpid()), str(cpu), memory_dir, *argv],
                 stdin=subprocess.DEVNULL,
                 stdout=far["console"],
                 stderr=far["console"],
