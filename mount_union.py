@@ -38,8 +38,8 @@ class Union:
 
         The top directories in `spoiled` saw a failure, after which the model no longer knows them.
         """
-        # After a detach everything was looked at once already, behind the fence.
-        look = Look.LISTED if self.configuration.fence else Look.WHOLE
+        # After a detach everything was looked at behind the fence, and is listed once more over an empty lower.
+        look = Look.GLANCE if self.configuration.fence else Look.WHOLE
         complaints = tuple(self.judge.tree(look=look, skip=spoiled))
         self.tell(Checked("D7, D8, D9", "the whole union is as the model says at the end", complaints))
         self.overlay.unmount()

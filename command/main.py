@@ -21,7 +21,8 @@ INTERRUPTED = 130
 def main(argv: Sequence[str]) -> int:
     """Run the command line and return the exit code; a HarnessError becomes one line on stderr."""
     signal.signal(signal.SIGTERM, _interrupt)
-    sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
+    # The transcript says itself when a line must be out; in a guest each write costs.
+    sys.stdout.reconfigure(errors="surrogateescape", line_buffering=False)  # type: ignore[union-attr]
     try:
         if argv and argv[0] == "--pytest":
             return _pytest(argv[1:])

@@ -57,6 +57,7 @@ class Terminal:
                 self._line(f"***\n*** {how} {name}\n***")
             case ScenarioStarted(_, _, label, origin):
                 self._line(f"TEST {origin}: {label}")
+                self.out.flush()  # a crash is blamed on the last line that got out
             case OperationStarted(reproducer):
                 self._line(f" {reproducer}")
             case OperationEnded(given):
@@ -113,7 +114,6 @@ class Terminal:
         self._ended.append(event)
         for complaint in event.complaints:
             self._line(f"{event.outcome.name}: {complaint}")
-        self.out.flush()
 
     def _checked(self, event: Checked) -> None:
         self._checks.append(event)
@@ -125,7 +125,9 @@ class Terminal:
                 self._line(f"FAILED: {event.clause}: … and {len(event.complaints) - 20} more")
 
     def _line(self, text: str) -> None:
-        print(text, file=self.out)
+        self.out.write(f"{text}\n")
+        if self.verbose:
+            self.out.flush()  # then to the operation
 
 
 def _row(name: str, ended: list[ScenarioEnded]) -> dict[str, object]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from datasets import tree
 
@@ -13,6 +14,8 @@ from datasets import tree
 @dataclass(eq=False, slots=True, kw_only=True)
 class Inode:
     """An object of the union; `version` grows with every change of content (or of entries)."""
+
+    TYPE: ClassVar[int]  # the S_IFMT bits
 
     mode: int
     uid: int = 0
@@ -24,17 +27,20 @@ class Inode:
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class FileInode(Inode):
+    TYPE: ClassVar[int] = stat.S_IFREG
     content: bytes = b""
     touched: bool = False  # the last change set both times to now
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class LinkInode(Inode):
+    TYPE: ClassVar[int] = stat.S_IFLNK
     target: str
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class DirectoryInode(Inode):
+    TYPE: ClassVar[int] = stat.S_IFDIR
     entries: dict[str, Inode] = field(default_factory=dict)
     lower: tree.Directory | None = None
 
@@ -88,10 +94,3 @@ def needs_opaque(place: Place) -> bool:
     if not isinstance(place.inode, DirectoryInode) or place.inode.lower is not None or lower is None:
         return False
     return isinstance(lower.entries.get(place.name), tree.Directory)
-
-
-def file_type(inode: Inode) -> int:
-    """The S_IFMT bits of the object."""
-    if isinstance(inode, DirectoryInode):
-        return stat.S_IFDIR
-    return stat.S_IFLNK if isinstance(inode, LinkInode) else stat.S_IFREG

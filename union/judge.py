@@ -19,14 +19,13 @@ from union.inodes import (
     Inode,
     LinkInode,
     Place,
-    file_type,
     needs_opaque,
     needs_whiteout,
 )
 from union.model import Model
+from union.syscalls import Dirent
 from union.witness import OVERLAY_XATTRS, Observation, UpperState, Witness
 
-DT_OF = {stat.S_IFDIR: 4, stat.S_IFREG: 8, stat.S_IFLNK: 10}
 WHITEOUT_TYPES = {0, 2}  # d_type of a whiteout that leaks into a listing: unknown or character device
 
 
@@ -140,29 +139,28 @@ class Judge:
             entries = self.witness.listing(path)
         except OSError as error:
             return [f"{path or '/'}: listing fails with {errno.errorcode.get(error.errno or 0, error.errno)}"]
-        where, prefix = path or "/", f"{path}/" if path else "/"
-        wanted: dict[str, Inode] = dict(directory.entries)
-        wanted["."] = directory
-        wanted[".."] = place.parent
+        unseen: dict[str, Inode] = {**directory.entries, ".": directory, "..": place.parent}
         found = []
-        names = [entry.name for entry in entries]
-        if len(names) != len(set(names)):
-            found.append(f"{where}: listed twice: {sorted(name for name in set(names) if names.count(name) > 1)}")
-        for name in wanted.keys() - set(names):
-            found.append(f"{where}: {name} is not listed")
+        numbered = self.devices.same
+        if not path:
+            entries = [entry for entry in entries if entry.name != ".."]  # leads out of the union
+            del unseen[".."]
         for entry in entries:
-            inode = wanted.get(entry.name)
+            inode = unseen.pop(entry.name, None)
             if inode is None:
-                kind = "a whiteout" if entry.type in WHITEOUT_TYPES else "a removed name"
-                found.append(f"{where}: lists {entry.name}, {kind}")
-                continue
-            if entry.type != DT_OF[file_type(inode)]:
-                found.append(f"{prefix}{entry.name}: d_type {entry.type} instead of {DT_OF[file_type(inode)]}")
-            number = self.number(inode)
-            # `..` of the root leads out of the union; numbers of mixed devices need not agree.
-            if self.devices.same and number and not (entry.name == ".." and not path) and entry.ino != number:
-                found.append(f"{prefix}{entry.name}: d_ino {entry.ino} but st_ino {number}")
-        return found
+                found.append(self._unwanted(path, place, entry))
+            elif entry.type != inode.TYPE >> 12:  # DT_* are the S_IFMT bits (readdir(3))
+                found.append(f"{path}/{entry.name}: d_type {entry.type} instead of {inode.TYPE >> 12}")
+            elif numbered and entry.ino != (number := self.number(inode)) and number:
+                found.append(f"{path}/{entry.name}: d_ino {entry.ino} but st_ino {number}")
+        return [*found, *(f"{path or '/'}: {name} is not listed" for name in unseen)]
+
+    def _unwanted(self, path: str, place: Place, entry: Dirent) -> str:
+        assert isinstance(place.inode, DirectoryInode)
+        if entry.name in place.inode.entries or entry.name in (".", ".."):
+            return f"{path or '/'}: {entry.name} is listed twice"
+        kind = "a whiteout" if entry.type in WHITEOUT_TYPES else "a removed name"
+        return f"{path or '/'}: lists {entry.name}, {kind}"
 
     # one name -------------------------------------------------------------------------------------
 
@@ -197,8 +195,8 @@ class Judge:
     def _status(self, path: str, inode: Inode, seen: Observation) -> Iterator[str]:
         status = seen.status
         assert status is not None
-        if stat.S_IFMT(status.st_mode) != file_type(inode):
-            yield f"{path}: type {stat.S_IFMT(status.st_mode):o} instead of {file_type(inode):o}"
+        if stat.S_IFMT(status.st_mode) != inode.TYPE:
+            yield f"{path}: type {stat.S_IFMT(status.st_mode):o} instead of {inode.TYPE:o}"
             return
         if stat.S_IMODE(status.st_mode) != inode.mode:
             yield f"{path}: mode {stat.S_IMODE(status.st_mode):04o} instead of {inode.mode:04o}"

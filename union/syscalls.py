@@ -178,13 +178,14 @@ def getdents(fd: int) -> list[Dirent]:
     Not for use by two threads at once: they would share the buffer.
     """
     entries = []
+    unpack, header = _DIRENT.unpack_from, _DIRENT.size  # every entry of every directory comes through here
     while size := _checked(_libc.getdents64(fd, _buffer, len(_buffer)), f"fd {fd}"):
         data = ctypes.string_at(_buffer, size)
         at = 0
         while at < size:
-            ino, _position, length, kind = _DIRENT.unpack_from(data, at)
-            name = data[at + _DIRENT.size : data.index(b"\0", at + _DIRENT.size)]
-            entries.append(Dirent(os.fsdecode(name), ino, kind))
+            ino, _position, length, kind = unpack(data, at)
+            name = data[at + header : data.index(0, at + header)]
+            entries.append(Dirent(name.decode(errors="surrogateescape"), ino, kind))
             at += length
     return entries
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 
 from datasets.reference import reference
-from union.inodes import DirectoryInode, FileInode, Inode, LinkInode, file_type
+from union.inodes import DirectoryInode, FileInode, Inode, LinkInode
 from union.judge import DeviceRule, Judge
 from union.model import Model
 from union.names import Names
@@ -61,7 +61,7 @@ class StagedWitness(Witness):
         inode = place.inode
         mtime = self.mtime(inode)
         fields = {
-            "mode": file_type(inode) | inode.mode, "ino": self.number(inode), "dev": UNION, "nlink": inode.nlink,
+            "mode": inode.TYPE | inode.mode, "ino": self.number(inode), "dev": UNION, "nlink": inode.nlink,
             "uid": inode.uid, "gid": inode.gid, "size": len(getattr(inode, "content", b"")),
             "mtime": mtime, "atime": mtime, **changes,
         }  # fmt: skip
@@ -78,7 +78,7 @@ class StagedWitness(Witness):
         place = self.model.find(path)
         if place is not None and place.inode is not None and place.inode.in_upper:
             opaque = isinstance(place.inode, DirectoryInode) and place.inode.lower is None
-            return UpperState(file_type(place.inode) | 0o755, opaque=opaque)
+            return UpperState(place.inode.TYPE | 0o755, opaque=opaque)
         lower = place.parent.lower if place is not None and place.inode is None else None
         hidden = lower is not None and place is not None and place.name in lower.entries
         return UpperState(stat.S_IFCHR, whiteout=True) if hidden else UpperState()
@@ -92,7 +92,7 @@ class StagedWitness(Witness):
         place = self.model.find(path)
         assert place is not None and isinstance(place.inode, DirectoryInode)
         entries: dict[str, Inode] = {".": place.inode, "..": place.parent, **place.inode.entries}
-        return [Dirent(name, self.number(inode), file_type(inode) >> 12) for name, inode in entries.items()]
+        return [Dirent(name, self.number(inode), inode.TYPE >> 12) for name, inode in entries.items()]
 
 
 def staged(*operations: Operation, same: bool = True) -> tuple[Judge, StagedWitness]:
@@ -226,7 +226,7 @@ def test_complains_of_the_upper_layer(path: str, state: UpperState, complaint: s
 
 LISTING_FAULTS: dict[str, tuple[Callable[[list[Dirent]], list[Dirent]], str]] = {
     "missing": (lambda entries: entries[:-1], "is not listed"),
-    "twice": (lambda entries: [*entries, entries[-1]], "listed twice"),
+    "twice": (lambda entries: [*entries, entries[-1]], "is listed twice"),
     "removed": (lambda entries: [*entries, Dirent("gone", 9, 8)], "a removed name"),
     "whiteout": (lambda entries: [*entries, Dirent("gone", 9, 2)], "a whiteout"),
     "type": (lambda entries: [*entries[:-1], entries[-1]._replace(type=1)], "d_type"),
