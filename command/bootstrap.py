@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 import sys
@@ -46,13 +45,15 @@ def ensure_libraries(argv: Sequence[str], *, tests: bool = False) -> None:
 
 def _home(tests: bool) -> Path:
     """Where the environment for what pyproject.toml asks for is, or will be."""
+    import hashlib  # here and below: imported where the restart leads not, as loading takes time
+
     key = hashlib.sha256("\n".join([sys.version, *requirements(tests)]).encode()).hexdigest()[:12]
     return cache_directory() / "environments" / f"{'test' if tests else 'run'}-{key}"
 
 
 def requirements(tests: bool) -> list[str]:
     """What pyproject.toml asks for, with its bounds."""
-    import tomllib  # this module is imported once more after the restart, where it is not needed
+    import tomllib
 
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
     return [*project["dependencies"], *(project["optional-dependencies"]["test"] if tests else [])]

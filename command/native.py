@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -105,6 +106,7 @@ def ensure_programs() -> None:
 def carry_out(configuration: Configuration, selectors: tuple[str, ...], tell: Listener) -> None:
     """One union, all selected groups on it; raises HarnessError for what is our own fault."""
     selection = selected(configuration, selectors)
+    gc.disable()  # a run is short and makes few cycles, but going through the model over and over takes time
     enter_private_namespace()
     os.umask(0o022)
     os.setgroups([])

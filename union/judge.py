@@ -10,7 +10,7 @@ import errno
 import stat
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
-from enum import Enum
+from enum import IntEnum
 from itertools import islice
 
 from union.inodes import (
@@ -48,12 +48,13 @@ class DeviceRule:
             yield f"{path}: st_dev {device:#x} is that of the {'lower' if device == self.lower else 'upper'} filesystem"
 
 
-class Look(Enum):
-    """How closely the whole tree is looked at; every system call counts in a slow guest."""
+class Look(IntEnum):
+    """How closely the whole tree is looked at, each including the ones before; system calls cost in a guest."""
 
-    GLANCE = "lstat of every object"
-    LISTED = "lstat of every object, and every directory listed"
-    WHOLE = "also content, symlink targets, xattrs and the upper layer"
+    GLANCE = 0  # lstat of every object
+    LISTED = 1  # every directory is listed
+    CONTENT = 2  # content, symlink targets, xattrs
+    WHOLE = 3  # the upper layer
 
 
 @dataclass(slots=True)
@@ -121,7 +122,7 @@ class Judge:
             if path.split("/", 1)[0] in skip:
                 continue
             found += self._present(path, place, look)
-            if look is not Look.GLANCE and isinstance(place.inode, DirectoryInode):
+            if look >= Look.LISTED and isinstance(place.inode, DirectoryInode):
                 found += self._listing(path, place)
         return [*found, *self._unique(top)]
 
@@ -166,11 +167,11 @@ class Judge:
 
     def _present(self, path: str, place: Place, look: Look) -> list[str]:
         assert place.inode is not None
-        seen = self.witness.observe(path, glance=look is not Look.WHOLE)
+        seen = self.witness.observe(path, glance=look < Look.CONTENT)
         if seen.error:
             return [f"{path}: {errno.errorcode.get(seen.error, seen.error)} although it must exist"]
         found = list(self._status(path, place.inode, seen))
-        if look is Look.WHOLE:
+        if look >= Look.CONTENT:
             found += self._content(path, place.inode, seen)
         if not found:
             found += self._history(path, place.inode, seen)
