@@ -151,8 +151,8 @@ class OpenFile(Operation):
             if self.flags & flag
         ]
         mode = ["-m", str(self.mode)] if self.mode else []
-        reads = ["-R", os.fsdecode(self.reads)] if self.reads is not None else []
-        writes = ["-W", os.fsdecode(self.writes)] if self.writes is not None else []
+        reads = ["-R", _printable(self.reads)] if self.reads is not None else []
+        writes = ["-W", _printable(self.writes)] if self.writes is not None else []
         return access + flags + mode + reads + writes
 
 
@@ -321,6 +321,11 @@ class RemoveTree(Operation):
 
     def reproducer(self, root: str) -> str:
         return f"- rmtree {shlex.quote(f'{root}/{self.path}')}"
+
+
+def _printable(data: bytes) -> str:
+    """Data as a word of a command line, which can hold no NUL."""
+    return os.fsdecode(data).replace("\0", "\\0")
 
 
 def remove_tree(path: str) -> None:
