@@ -136,9 +136,11 @@ class _Build:
         busy = trees_dir() / f"{key}.busy"
         keep = None if busy.exists() else tree
         # The trees before their marks, so that being killed in between does no harm.
-        for other in sorted(trees_dir().iterdir(), key=lambda path: path.suffix == ".busy"):
-            if other != keep:
-                _remove(other)
+        others = [path for path in trees_dir().iterdir() if path != keep]
+        if others:
+            with self.progress.phase("removing the tree of another source"):
+                for other in sorted(others, key=lambda path: path.suffix == ".busy"):
+                    _remove(other)
         fresh = not tree.exists()
         busy.touch()
         try:
