@@ -16,7 +16,7 @@ from command import guest, native
 from command.options import Options
 from report.events import Event, Outcome, ScenarioEnded
 from union.configuration import EVERYTHING, Configuration
-from union.errors import SetupError, Unsupported, UsageError
+from union.errors import HarnessError, SetupError, Unsupported, UsageError
 
 STOCK = "stock-6.12"
 
@@ -109,10 +109,11 @@ def _judge(control: Control) -> Row:
         counts = ", ".join(f"{collector.counts[outcome]} {outcome.value}" for outcome in Outcome)
         return [verdict.value, f"{counts}; {collector.proof or 'no EIO'}"]
 
-    answer = native.in_child(work)
-    if len(answer) != 2:
-        return Row(control.name, Verdict.UNJUDGED, "; ".join(answer))
-    return Row(control.name, Verdict(answer[0]), answer[1])
+    try:
+        verdict, proof = native.in_child(work)
+    except HarnessError as error:
+        return Row(control.name, Verdict.UNJUDGED, str(error))
+    return Row(control.name, Verdict(verdict), proof)
 
 
 def _inside() -> int:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -13,13 +14,16 @@ from types import FrameType
 from command import bootstrap, native
 from command.options import Options, parse
 from tests.union import GROUPS, default_groups
-from union.errors import HarnessError, UsageError
+from union.errors import HarnessError, SetupError, UsageError
 
 INTERRUPTED = 130
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command line and return the exit code; a HarnessError becomes one line on stderr."""
+    """Run the command line and return the exit code; a HarnessError becomes one line on stderr.
+
+    Whatever else goes wrong in us is exit code 3 too, never the 1 of a kernel that failed.
+    """
     signal.signal(signal.SIGTERM, _interrupt)
     # The transcript says itself when a line must be out; in a guest each write costs.
     sys.stdout.reconfigure(errors="surrogateescape", line_buffering=False)  # type: ignore[union-attr]
@@ -35,9 +39,17 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout.flush()
         print("run: interrupted; everything it made is undone", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
+    except BrokenPipeError:  # before OSError, of which it is one
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return INTERRUPTED
+    except OSError as error:
+        sys.stdout.flush()
+        print(f"run: {error}", file=sys.stderr)
+        return SetupError.exit_code
+    except Exception:  # noqa: BLE001 - a fault of ours must not look like one of the kernel's (exit 1)
+        sys.stdout.flush()
+        traceback.print_exc()
+        return SetupError.exit_code
 
 
 def _dispatch(options: Options) -> int:

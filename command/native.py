@@ -15,6 +15,7 @@ from mount_union import mount_union
 from report.events import Listener, Outcome
 from report.terminal import Terminal
 from tests.union import Selection, default_groups, select
+from union import syscalls
 from union.configuration import Configuration
 from union.errors import HarnessError, SetupError, Unsupported, UsageError
 from union.layers import enter_private_namespace
@@ -24,7 +25,6 @@ from union.scenario import Group, When
 
 COMMAND = "OVL_DETACH_COMMAND"  # in a guest: the command line given on the host, for reproducer lines
 MOUNTPOINT = Path("/mnt")
-FILESYSTEMS = Path("/proc/filesystems")
 
 
 def chosen(options: Options) -> bool:
@@ -38,38 +38,42 @@ def chosen(options: Options) -> bool:
 
 
 def unsuitable(configuration: Configuration) -> list[str]:
-    """Every reason why the running kernel cannot carry out `configuration`; empty if it can."""
-    reasons = []
+    """Every reason why the running kernel cannot carry out `configuration`; empty if it can.
+
+    Found out by doing. A fault of our own is no reason: it is raised as the HarnessError that it is.
+    """
     if os.geteuid() != 0:
         return [f"mounting needs root, this is uid {os.geteuid()}"]
-    known = {line.split()[-1] for line in FILESYSTEMS.read_text().splitlines()}
+    try:
+        return in_child(lambda: _lacking(configuration))
+    except Unsupported as error:
+        return [str(error)]
+
+
+def _lacking(configuration: Configuration) -> list[str]:
+    enter_private_namespace()
+    release = os.uname().release
     wanted = ("overlay", "tmpfs", "xfs") if configuration.detach else ("overlay", "tmpfs")
-    reasons += [f"kernel {os.uname().release} has no {name}" for name in wanted if name not in known]
-    if "overlay" in known and configuration.detach:
-        reasons += in_child(lambda: _refusal(configuration))
+    reasons = [f"kernel {release} has no {name}" for name in wanted if not syscalls.knows_filesystem(name)]
+    if configuration.detach and not reasons:
+        refusal = accepts(("xino", configuration.xino))
+        reasons += [f"kernel {release} refuses xino={configuration.xino}: {refusal}"] if refusal else []
     return reasons
 
 
-def _refusal(configuration: Configuration) -> list[str]:
-    enter_private_namespace()
-    refusal = accepts(("xino", configuration.xino))
-    return [f"kernel {os.uname().release} refuses xino={configuration.xino}: {refusal}"] if refusal else []
-
-
 def in_child(work: Callable[[], list[str]]) -> list[str]:
-    """What `work` answers, done in a child process: its namespaces and mounts go with it."""
+    """What `work` answers, done in a child process: its namespaces and mounts go with it.
+
+    A HarnessError of `work` is raised here again, anything else it raises as a SetupError.
+    """
     reader, writer = os.pipe()
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
-        status = 1
+        status = SetupError.exit_code
         try:
             os.close(reader)
-            try:
-                lines = work()
-                status = 0
-            except HarnessError as error:
-                lines = [str(error)]
+            lines, status = _answer(work)
             with os.fdopen(writer, "w") as pipe:
                 pipe.write("\0".join(lines))
         finally:
@@ -77,10 +81,20 @@ def in_child(work: Callable[[], list[str]]) -> list[str]:
     os.close(writer)
     with os.fdopen(reader) as pipe:
         text = pipe.read()
-    _, status = os.waitpid(child, 0)
-    if status and not text:
-        raise SetupError("a child process of the run died without an answer")
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code:
+        kinds = {kind.exit_code: kind for kind in (UsageError, Unsupported)}
+        raise kinds.get(code, SetupError)(text or "a child process of the run died without an answer")
     return text.split("\0") if text else []
+
+
+def _answer(work: Callable[[], list[str]]) -> tuple[list[str], int]:
+    try:
+        return work(), 0
+    except HarnessError as error:
+        return [str(error)], error.exit_code
+    except Exception as error:  # noqa: BLE001 - whatever it is, it must reach the parent as our fault
+        return [f"{type(error).__name__}: {error}"], SetupError.exit_code
 
 
 def run(options: Options) -> int:

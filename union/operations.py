@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno as errnos
 import os
 import shlex
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -65,7 +66,7 @@ def acting_as(unprivileged: bool) -> Iterator[None]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Operation:
+class Operation(ABC):
     """Base: one operation on one path (relative to the union's root)."""
 
     word: ClassVar[str]
@@ -81,9 +82,9 @@ class Operation:
         """What the scenario says must come out; a value of None is not compared."""
         return Result(self.fails)
 
+    @abstractmethod
     def call(self, root: str) -> Value:
         """Issue the system call below `root`; raises OSError."""
-        raise NotImplementedError
 
     def perform(self, root: str) -> Result:
         """Issue the operation on the union mounted at `root` and say what it gave."""

@@ -26,16 +26,6 @@ MNT_DETACH = 2  # umount2(2)
 
 CLONE_NEWNS = 0x00020000
 AT_FDCWD = -100
-RENAME_NOREPLACE = 1
-RENAME_EXCHANGE = 2
-RENAME_WHITEOUT = 4
-
-# Filesystem ioctls; GOINGDOWN began with XFS, ext4 and f2fs took it over.
-GOINGDOWN = 0x8004587D
-FIFREEZE = 0xC0045877
-FITHAW = 0xC0045878
-GOINGDOWN_NOLOGFLUSH = 2
-
 LOOP_CTL_GET_FREE = 0x4C82
 LOOP_CONFIGURE = 0x4C0A
 LO_FLAGS_READ_ONLY = 1
@@ -149,10 +139,17 @@ class FsContext:
         _checked(_libc.syscall(_NR_FSCONFIG, self._fd, command, key, value, 0), name)
 
 
-def renameat2(source: _StrPath, target: _StrPath, flags: int = 0) -> None:
-    """renameat2(2) with the RENAME_* flags, both paths as given."""
-    args = (AT_FDCWD, _bytes(source), AT_FDCWD, _bytes(target), flags)
-    _checked(_libc.renameat2(*args), source, target)
+def knows_filesystem(fstype: str) -> bool:
+    """Whether the kernel has the filesystem, a module that it can load included; needs the right to mount."""
+    try:
+        with FsContext(fstype):
+            return True
+    except OSError as error:
+        if error.errno == errno.ENOSYS:  # no mount API to ask: the mount itself will tell
+            return True
+        if error.errno == errno.ENODEV:
+            return False
+        raise
 
 
 class Dirent(NamedTuple):
@@ -211,21 +208,6 @@ def mount_id(path: _StrPath | int) -> int:
 def drop_caches() -> None:
     """Drop clean page cache, dentries and inodes of the whole system; needs root."""
     Path("/proc/sys/vm/drop_caches").write_text("3")
-
-
-def shut_down(fd: int, how: int = GOINGDOWN_NOLOGFLUSH) -> None:
-    """Make the filesystem of `fd` unusable at once, for good (until it is unmounted)."""
-    fcntl.ioctl(fd, GOINGDOWN, struct.pack("=I", how))
-
-
-def freeze(fd: int) -> None:
-    """Stop all writing to the filesystem of `fd` until `thaw`."""
-    fcntl.ioctl(fd, FIFREEZE, 0)
-
-
-def thaw(fd: int) -> None:
-    """Undo `freeze`."""
-    fcntl.ioctl(fd, FITHAW, 0)
 
 
 # struct loop_config up to the end of its loop_info64: fd, block_size, then in that five 64-bit numbers,

@@ -12,7 +12,7 @@ import pytest
 
 from tests.harness.isolated import isolated, needs_mounts, needs_overlay, needs_xfs
 from union import mountinfo, syscalls
-from union.layers import XFS_IMAGE_SIZE, tmpfs, xfs_on_loop
+from union.layers import XFS_IMAGE_SIZE, tmpfs
 from union.syscalls import DT_DIR, DT_LNK, DT_REG, FsContext
 
 
@@ -52,17 +52,6 @@ def test_getdents_of_a_file_is_an_error() -> None:
             syscalls.getdents(fd)
     finally:
         os.close(fd)
-
-
-def test_renameat2_flags_and_both_paths_in_the_error(tmp_path: Path) -> None:
-    one, two = tmp_path / "one", tmp_path / "two"
-    one.write_text("1")
-    two.write_text("2")
-    with pytest.raises(FileExistsError) as caught:
-        syscalls.renameat2(one, two, syscalls.RENAME_NOREPLACE)
-    assert (caught.value.filename, caught.value.filename2) == (str(one), str(two))
-    syscalls.renameat2(one, two, syscalls.RENAME_EXCHANGE)
-    assert (one.read_text(), two.read_text()) == ("2", "1")
 
 
 def test_an_error_names_its_path(tmp_path: Path) -> None:
@@ -123,20 +112,8 @@ def test_a_loop_device_frees_itself(tmp_path: Path) -> None:
     assert not backing.exists()
 
 
-@needs_xfs
+@needs_mounts
 @isolated
-def test_freeze_and_thaw_and_shutdown(tmp_path: Path) -> None:
-    (tmp_path / "m").mkdir()
-    with ExitStack() as stack:
-        root = xfs_on_loop(stack, tmp_path / "m", tmp_path, "test").root
-        fd = os.open(root, os.O_RDONLY)
-        stack.callback(os.close, fd)
-        with pytest.raises(OSError, match="Invalid argument"):
-            syscalls.thaw(fd)
-        syscalls.freeze(fd)
-        syscalls.thaw(fd)
-        (root / "written").touch()
-        syscalls.shut_down(fd)
-        with pytest.raises(OSError, match="Input/output error"):
-            (root / "written").stat()
-        assert syscalls.mount_id(fd) > 0, "fdinfo must work where stat does not"
+def test_a_filesystem_that_the_kernel_lacks_is_told_from_one_it_has() -> None:
+    assert syscalls.knows_filesystem("tmpfs")
+    assert not syscalls.knows_filesystem("no-such-filesystem")

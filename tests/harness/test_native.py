@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A run on the running kernel: why it cannot be, and that our own faults are neither reasons nor failures."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from command import main, native
+from command.options import parse
+from tests.harness.isolated import needs_overlay
+from union.configuration import Configuration
+from union.errors import HarnessError, SetupError, Unsupported, UsageError
+
+DETACH = parse(["--ov", "--xino"]).configuration
+
+
+def raising(error: BaseException) -> object:
+    def work(*_: object) -> list[str]:
+        raise error
+
+    return work
+
+
+def test_a_child_answers_with_lines() -> None:
+    assert native.in_child(lambda: ["one", "two words"]) == ["one", "two words"]
+    assert native.in_child(list) == []
+
+
+@pytest.mark.parametrize("kind", [SetupError, Unsupported, UsageError])
+def test_an_error_of_the_child_keeps_its_kind(kind: type[HarnessError]) -> None:
+    with pytest.raises(kind, match=r"^why$") as caught:
+        native.in_child(raising(kind("why")))  # type: ignore[arg-type]
+    assert type(caught.value) is kind
+
+
+def test_a_child_that_breaks_or_dies_is_our_fault() -> None:
+    with pytest.raises(SetupError, match="ValueError: odd"):
+        native.in_child(raising(ValueError("odd")))  # type: ignore[arg-type]
+    with pytest.raises(SetupError, match="died without an answer"):
+        native.in_child(lambda: os.kill(os.getpid(), 9) or [])  # type: ignore[func-returns-value]
+
+
+def test_only_what_the_kernel_lacks_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(native, "_lacking", raising(Unsupported("no right to mount")))
+    assert native.unsuitable(DETACH) == ["no right to mount"]
+    monkeypatch.setattr(native, "_lacking", raising(SetupError("no space")))
+    with pytest.raises(SetupError, match="no space"):
+        native.chosen(parse(["--ov", "--xino"]))
+
+
+def test_without_root_that_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert native.unsuitable(Configuration()) == ["mounting needs root, this is uid 1000"]
+    with pytest.raises(Unsupported, match="needs root"):
+        native.chosen(parse(["--ov", "--kernel=native"]))
+
+
+@needs_overlay
+def test_the_running_kernel_can_do_the_plain_run_and_nothing_stays_mounted() -> None:
+    before = Path("/proc/self/mountinfo").read_text()
+    assert native.unsuitable(Configuration()) == []
+    assert Path("/proc/self/mountinfo").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("error", "lines"),
+    [(OSError(errno.ENOSPC, "No space left on device", "/x"), 1), (RuntimeError("a bug of ours"), None)],
+    ids=["no space", "a bug"],
+)
+def test_what_goes_wrong_in_us_is_exit_3_and_not_a_failure(
+    error: Exception, lines: int | None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(main, "_dispatch", raising(error))
+    monkeypatch.setattr("sys.stdout.reconfigure", lambda **_: None, raising=False)
+    assert main.main(["--ov"]) == SetupError.exit_code
+    said = capfd.readouterr().err
+    assert "No space left" in said or "a bug of ours" in said
+    assert lines is None or said.count("\n") == lines
