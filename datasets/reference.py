@@ -48,10 +48,11 @@ def reference_set(top: str, n: int) -> dict[str, Node]:
 
 def reference(tops: Mapping[str, int]) -> Directory:
     """The lower root: one top directory per key, with that many sets numbered from FIRST_SET on."""
-    return Directory({top: _top(top, sets) for top, sets in tops.items()})
+    return Directory({top: reference_top(top, sets) for top, sets in tops.items()})
 
 
-def _top(top: str, sets: int) -> Directory:
+def reference_top(top: str, sets: int) -> Directory:
+    """What the top directory called `top` holds: `sets` numbered sets."""
     entries: dict[str, Node] = {}
     for n in range(FIRST_SET, FIRST_SET + sets):
         entries.update(reference_set(top, n))

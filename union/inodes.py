@@ -59,6 +59,14 @@ class Place:
         return self.above[-1]
 
 
+@dataclass(slots=True)
+class Handle:
+    """What a scenario holds by name: the object, and the flags it was opened with."""
+
+    inode: Inode
+    flags: int
+
+
 def grow(node: tree.Node) -> Inode:
     """The objects of a lower tree, none of them copied up."""
     if isinstance(node, tree.Directory):

@@ -22,7 +22,7 @@ from report.events import (
 )
 from union.judge import Judge
 from union.kernellog import KernelLog
-from union.operations import Operation, Result
+from union.operations import Held, Operation, Result
 from union.scenario import Group
 
 
@@ -72,22 +72,27 @@ class Runner:
 
     def _replay(self, operations: Iterable[Operation]) -> None:
         touched: set[str] = set()
-        for operation in operations:
-            self.tell(OperationStarted(operation.reproducer(self.judge.witness.root)))
-            touched.update(self._parents(operation))
-            self._step(operation)
+        held = Held()
+        try:
+            for operation in operations:
+                self.tell(OperationStarted(operation.reproducer(self.judge.witness.root)))
+                touched.update(self._parents(operation))
+                self._step(operation, held)
+        finally:
+            held.release()
+            self.judge.model.release()
         complaints = [line for path in sorted(touched) for line in self.judge.listing(path)]
         if complaints:
             raise Disagreement(Outcome.FAILED, complaints)
 
-    def _step(self, operation: Operation) -> None:
+    def _step(self, operation: Operation, held: Held) -> None:
         wanted = operation.expected()
         predicted = self.judge.model.apply(operation)
         if not _agree(wanted, predicted):
             raise Disagreement(
                 Outcome.ERROR, [f"{operation.path}: the scenario says {wanted} but the model predicts {predicted}"]
             )
-        given = operation.perform(self.judge.witness.root)
+        given = operation.perform(self.judge.witness.root, held)
         self.tell(OperationEnded(str(given)))
         if given != predicted:
             raise Disagreement(Outcome.FAILED, [f"{operation.path}: {given} instead of {predicted}"])

@@ -13,11 +13,24 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from datasets.reference import FIRST_SET
+from datasets.reference import FIRST_SET, reference_top
+from datasets.tree import Directory
 from union.names import Names
 from union.operations import Operation
 
 Script = Callable[[Names], Sequence[Operation]]
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Something that not every kernel or filesystem has, found out by doing.
+
+    `probe` gets the roots of the empty lower and upper filesystems, in which it may make what it removes
+    again; it answers None, or why the need is not met.
+    """
+
+    words: str
+    probe: Callable[[Path, Path], str | None]
 
 
 class When(Enum):
@@ -45,13 +58,22 @@ class Scenario:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Scenarios under one name, run in order in one top directory of the union."""
+    """Scenarios under one name, run in order in one top directory of the union.
+
+    `lowers` is what that directory holds in each lower layer, the topmost layer first; empty for the
+    numbered sets of the reference dataset. `options` are mount options that its union needs, `needs` what
+    else must be there. A lower that cannot be migrated as a whole has `detaches` False.
+    """
 
     name: str
     sentence: str
     scenarios: tuple[Scenario, ...]
     when: When = When.ALWAYS
     sequence: bool = False  # a scenario goes on where the one before it ended
+    lowers: tuple[Directory, ...] = ()
+    options: tuple[tuple[str, str], ...] = ()
+    needs: tuple[Need, ...] = ()
+    detaches: bool = True
 
     def __post_init__(self) -> None:
         if not self.name or not self.scenarios or not self.sentence:
@@ -62,6 +84,10 @@ class Group:
     def operations(self, number: int, top: str | None = None) -> Sequence[Operation]:
         """The operations of scenario `number` (from 1) in the directory `top` (the group's name)."""
         return self._script(number, top or self.name)[1]
+
+    def trees(self, top: str) -> tuple[Directory, ...]:
+        """What the directory `top` must hold in each lower layer, the topmost layer first."""
+        return self.lowers or (reference_top(top, self.sets()),)
 
     def sets(self) -> int:
         """How many numbered sets its dataset must hold."""

@@ -26,6 +26,7 @@ from union.operations import (
     RWA,
     TRUNC,
     WA,
+    Held,
     MakeDirectory,
     Operation,
     R,
@@ -77,7 +78,7 @@ def test_scenarios_on_a_plain_filesystem(group: Group, open_directory: Path) -> 
     tree.write(reference({group.name: group.sets()}), open_directory)
     for number in range(1, len(group.scenarios) + 1):
         for operation in group.operations(number):
-            wanted, given = operation.expected(), operation.perform(str(open_directory))
+            wanted, given = operation.expected(), operation.perform(str(open_directory), Held())
             assert wanted.errno == given.errno, operation
             assert wanted.value in (None, given.value), operation
 
@@ -148,7 +149,7 @@ def test_random_operations_as_on_a_plain_filesystem(seed: int, tmp_path: Path) -
     model = Model(SMALL)
     for _ in range(60):
         operation = random_operation(draw)
-        predicted, given = model.apply(operation), operation.perform(str(tmp_path))
+        predicted, given = model.apply(operation), operation.perform(str(tmp_path), Held())
         assert predicted.errno == given.errno, (operation, predicted, given)
     assert tree_in(model) == tree_of(tmp_path)
 

@@ -18,6 +18,7 @@ from union.operations import (
     RWA,
     TRUNC,
     ChangeMode,
+    Held,
     Operation,
     R,
     W,
@@ -28,7 +29,6 @@ from union.operations import (
     readlink,
     rename,
     rmtree,
-    slashed,
     truncate,
     unlink,
 )
@@ -66,9 +66,9 @@ def test_every_reproducer_is_one_printable_line_that_a_shell_splits_back() -> No
 
 def test_slashes_go_to_the_paths_under_test_alone() -> None:
     s = Names("top", 100)
-    operation = slashed(rename(~s.dir, s.empty / "x"))
+    operation = rename(~s.dir, s.empty / "x").slashed()
     assert operation.names() == ("top/dir100/", "top/empty100/x")
-    assert slashed(unlink(~(s.none + "a"))).path == "top/no_foo100a/"
+    assert unlink(~(s.none + "a")).slashed().path == "top/no_foo100a/"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="acting as another user needs root")
@@ -78,7 +78,7 @@ def test_an_unprivileged_operation_is_refused_and_root_is_back_after_it() -> Non
         with open(f"{root}/foo", "w") as file:
             file.write("text")
         os.chmod(f"{root}/foo", 0o644)
-        refused = truncate(Name("foo"), 0, unprivileged=True).perform(root)
+        refused = truncate(Name("foo"), 0, unprivileged=True).perform(root, Held())
         assert refused.errno == errno.EACCES
         assert (os.geteuid(), os.getegid()) == (0, 0)
-        assert truncate(Name("foo"), 0).perform(root).errno == 0
+        assert truncate(Name("foo"), 0).perform(root, Held()).errno == 0

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from tests.union import (
+    beyond,
     directory_opens,
     file_opens,
     hard_links,
@@ -31,7 +32,7 @@ from union.scenario import Group, When
 Selection = tuple[Group, tuple[int, ...]]
 """A group and the numbers of its scenarios to run, ascending."""
 
-GROUPS: tuple[Group, ...] = (
+PARITY: tuple[Group, ...] = (
     *file_opens.GROUPS,
     *truncate.GROUPS,
     *directory_opens.GROUPS,
@@ -50,6 +51,9 @@ GROUPS: tuple[Group, ...] = (
     rename_lower_dir.REFUSED,
     *directory_opens.BY_NAME,
 )
+"""The classical suite's groups; their names and the numbers of their scenarios stay."""
+
+GROUPS: tuple[Group, ...] = (*PARITY, *beyond.GROUPS)
 _BY_NAME = {group.name: group for group in GROUPS}
 
 

@@ -1,116 +1,30 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The operations: each a small dataclass that knows its system call and its reproducer line.
-
-An operation carries what the scenario expects (`fails`, and the value where there is one). It is
-performed on the union here and predicted by `union.model`; neither knows of the other.
-"""
+"""The operations of the classical suite."""
 
 from __future__ import annotations
 
 import errno as errnos
 import os
 import shlex
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 from union.names import Name
-
-UNPRIVILEGED = 1  # uid and gid of the unprivileged actor, "bin" in the classical suite
-
-# Access modes as scenarios write them.
-R = os.O_RDONLY
-W = os.O_WRONLY
-RW = os.O_RDWR
-WA = os.O_WRONLY | os.O_APPEND
-RWA = os.O_RDWR | os.O_APPEND
-# Modifiers.
-CREAT = os.O_CREAT
-EXCL = os.O_EXCL
-TRUNC = os.O_TRUNC
-DIRECTORY = os.O_DIRECTORY
-
-Value = bytes | str | int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What an operation gave: an errno number (0 is success) and a value where it has one."""
-
-    errno: int
-    value: Value = None
-
-    def __str__(self) -> str:
-        if self.errno:
-            return errnos.errorcode.get(self.errno, str(self.errno))
-        return "success" if self.value is None else f"success with {self.value!r}"
-
-
-@contextmanager
-def acting_as(unprivileged: bool) -> Iterator[None]:
-    """Run the block with effective uid and gid 1; the supplementary groups stay as they are."""
-    if not unprivileged:
-        yield
-        return
-    os.setegid(UNPRIVILEGED)
-    try:
-        os.seteuid(UNPRIVILEGED)
-        try:
-            yield
-        finally:
-            os.seteuid(0)
-    finally:
-        os.setegid(0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Operation(ABC):
-    """Base: one operation on one path (relative to the union's root)."""
-
-    word: ClassVar[str]
-    path: Name
-    fails: int = 0
-    unprivileged: bool = False
-
-    def names(self) -> tuple[Name, ...]:
-        """The names it touches."""
-        return (self.path,)
-
-    def expected(self) -> Result:
-        """What the scenario says must come out; a value of None is not compared."""
-        return Result(self.fails)
-
-    @abstractmethod
-    def call(self, root: str) -> Value:
-        """Issue the system call below `root`; raises OSError."""
-
-    def perform(self, root: str) -> Result:
-        """Issue the operation on the union mounted at `root` and say what it gave."""
-        try:
-            return Result(0, self.call(root))
-        except OSError as error:
-            if error.errno is None:
-                raise
-            return Result(error.errno)
-
-    def letters(self) -> list[str]:
-        """The option letters and data of the reproducer line, before -B and -E."""
-        return []
-
-    def arguments(self, root: str) -> list[str]:
-        """The paths and numbers of the reproducer line."""
-        return [f"{root}/{name}" for name in self.names()]
-
-    def reproducer(self, root: str) -> str:
-        """The command line that repeats this operation alone (parity 1.5)."""
-        words = ["./run", f"--{self.word}", *self.arguments(root), *self.letters()]
-        if self.unprivileged:
-            words.append("-B")
-        if self.fails:
-            words += ["-E", errnos.errorcode[self.fails]]
-        return shlex.join(words)
+from union.operations.base import (
+    CREAT,
+    DIRECTORY,
+    EXCL,
+    RW,
+    TRUNC,
+    Held,
+    Operation,
+    R,
+    Result,
+    TwoNames,
+    Value,
+    W,
+    acting_as,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +40,7 @@ class OpenFile(Operation):
     def expected(self) -> Result:
         return Result(self.fails, None if self.fails else self.reads)
 
-    def call(self, root: str) -> Value:
+    def call(self, root: str, held: Held) -> Value:
         path = f"{root}/{self.path}"
         with acting_as(self.unprivileged):
             fd = os.open(path, self.flags, self.mode)
@@ -164,7 +78,7 @@ class MakeDirectory(Operation):
     word: ClassVar[str] = "mkdir"
     mode: int = 0o755
 
-    def call(self, root: str) -> Value:
+    def call(self, root: str, held: Held) -> Value:
         with acting_as(self.unprivileged):
             os.mkdir(f"{root}/{self.path}", self.mode)
         return None
@@ -179,7 +93,7 @@ class RemoveDirectory(Operation):
 
     word: ClassVar[str] = "rmdir"
 
-    def call(self, root: str) -> Value:
+    def call(self, root: str, held: Held) -> Value:
         with acting_as(self.unprivileged):
             os.rmdir(f"{root}/{self.path}")
         return None
@@ -191,40 +105,31 @@ class Unlink(Operation):
 
     word: ClassVar[str] = "unlink"
 
-    def call(self, root: str) -> Value:
+    def call(self, root: str, held: Held) -> Value:
         with acting_as(self.unprivileged):
             os.unlink(f"{root}/{self.path}")
         return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rename(Operation):
+class Rename(TwoNames):
     """rename(2). `cycle` says whether a rotating run remounts after it."""
 
     word: ClassVar[str] = "rename"
-    to: Name
     cycle: bool = True
 
-    def names(self) -> tuple[Name, ...]:
-        return (self.path, self.to)
-
-    def call(self, root: str) -> Value:
+    def call(self, root: str, held: Held) -> Value:
         with acting_as(self.unprivileged):
             os.rename(f"{root}/{self.path}", f"{root}/{self.to}")
         return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Link(Operation):
+class Link(TwoNames):
     """link(2): a symlink source is linked itself, never followed."""
 
     word: ClassVar[str] = "link"
-    to: Name
-
-    def names(self) -> tuple[Name, ...]:
-        return (self.path, self.to)
-
-    def call(self, root: str) -> Value:
+    def call(self, root: str, held: Held) -> Value:
         with acting_as(self.unprivileged):
             os.link(f"{root}/{self.path}", f"{root}/{self.to}", follow_symlinks=False)
         return None
@@ -240,7 +145,7 @@ class ReadLink(Operation):
     def expected(self) -> Result:
         return Result(self.fails, None if self.fails else self.reads)
 
-    def call(self, root: str) -> Value:
+    def call(self, root: str, held: Held) -> Value:
         with acting_as(self.unprivileged):
             return os.readlink(f"{root}/{self.path}")
 
@@ -255,7 +160,7 @@ class Truncate(Operation):
     word: ClassVar[str] = "truncate"
     size: int
 
-    def call(self, root: str) -> Value:
+    def call(self, root: str, held: Held) -> Value:
         with acting_as(self.unprivileged):
             os.truncate(f"{root}/{self.path}", self.size)
         return None
@@ -270,7 +175,7 @@ class Touch(Operation):
 
     word: ClassVar[str] = "utimes"
 
-    def call(self, root: str) -> Value:
+    def call(self, root: str, held: Held) -> Value:
         with acting_as(self.unprivileged):
             os.utime(f"{root}/{self.path}")
         return None
@@ -283,7 +188,7 @@ class ChangeMode(Operation):
     word: ClassVar[str] = "chmod"
     mode: int
 
-    def call(self, root: str) -> Value:
+    def call(self, root: str, held: Held) -> Value:
         with acting_as(self.unprivileged):
             os.chmod(f"{root}/{self.path}", self.mode)
         return None
@@ -302,7 +207,7 @@ class Size(Operation):
     def expected(self) -> Result:
         return Result(self.fails, None if self.fails else self.size)
 
-    def call(self, root: str) -> Value:
+    def call(self, root: str, held: Held) -> Value:
         with acting_as(self.unprivileged):
             return os.stat(f"{root}/{self.path}").st_size
 
@@ -316,7 +221,7 @@ class RemoveTree(Operation):
 
     word: ClassVar[str] = "rmtree"
 
-    def call(self, root: str) -> Value:
+    def call(self, root: str, held: Held) -> Value:
         remove_tree(f"{root}/{self.path}".rstrip("/"))
         return None
 
@@ -339,13 +244,6 @@ def remove_tree(path: str) -> None:
         else:
             os.unlink(child)
     os.rmdir(path)
-
-
-def slashed(operation: Operation) -> Operation:
-    """The same operation with a terminal slash on each path under test (`--ts=1`)."""
-    if isinstance(operation, Rename | Link):
-        return replace(operation, path=operation.path.slashed(), to=operation.to.slashed())
-    return replace(operation, path=operation.path.slashed())
 
 
 # What scenarios are written with ------------------------------------------------------------------

@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the classical suite does not look at, a file per family."""
+
+from union.scenario import Group
+
+GROUPS: tuple[Group, ...] = ()

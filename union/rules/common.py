@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the rules share: how an operation is refused, who may do what, and what a change leaves behind."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from union.inodes import DirectoryInode, FileInode, Inode, Place
+from union.operations import UNPRIVILEGED, Operation, Value
+
+if TYPE_CHECKING:
+    from union.model import Model
+
+UMASK = 0o022
+READ, WRITE, SEARCH = 4, 2, 1
+
+Rule = Callable[["Model", Operation], Value]
+Rules = dict[type[Operation], Rule]
+"""Per kind of operation what it must do: changes the model and gives its value, or raises Refusal."""
+
+
+class Refusal(Exception):
+    """The operation must fail with this errno number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(errno.errorcode[number])
+        self.number = number
+
+
+def uid_of(operation: Operation) -> int:
+    return UNPRIVILEGED if operation.unprivileged else 0
+
+
+def may(inode: Inode, uid: int, access: int) -> bool:
+    """Permission bits; root may all (search asks for one x bit, which directories here always have)."""
+    if uid == 0:
+        return True
+    shift = 6 if inode.uid == uid else 3 if inode.gid == uid else 0
+    return (inode.mode >> shift) & access == access
+
+
+def check_open(inode: Inode, flags: int, uid: int) -> None:
+    creates, writes = bool(flags & os.O_CREAT), bool(flags & (os.O_ACCMODE | os.O_TRUNC))
+    if creates and flags & os.O_EXCL:
+        raise Refusal(errno.EEXIST)
+    if isinstance(inode, DirectoryInode):
+        if creates or writes:
+            raise Refusal(errno.EISDIR)
+    elif flags & os.O_DIRECTORY:
+        raise Refusal(errno.ENOTDIR)
+    reads = (flags & os.O_ACCMODE) != os.O_WRONLY
+    if not may(inode, uid, READ * reads | WRITE * writes):
+        raise Refusal(errno.EACCES)
+
+
+def check_create(place: Place, uid: int) -> None:
+    if not may(place.parent, uid, WRITE | SEARCH):
+        raise Refusal(errno.EACCES)
+
+
+def check_delete(place: Place, uid: int, *, directory: bool) -> None:
+    """The checks the kernel makes before it removes or replaces a name by a (non-)directory."""
+    check_create(place, uid)
+    if directory and not isinstance(place.inode, DirectoryInode):
+        raise Refusal(errno.ENOTDIR)
+    if not directory and isinstance(place.inode, DirectoryInode):
+        raise Refusal(errno.EISDIR)
+
+
+def copy_up(place: Place) -> None:
+    assert place.inode is not None
+    for inode in (*place.above, place.inode):
+        inode.in_upper = True
+
+
+def touch_directory(place: Place) -> None:
+    """An entry of the parent changed: it is copied up and its times move."""
+    for directory in place.above:
+        directory.in_upper = True
+    place.parent.version += 1
+
+
+def remove(place: Place) -> None:
+    assert place.inode is not None
+    place.inode.nlink -= 1
+    del place.parent.entries[place.name]
+    touch_directory(place)
+
+
+def change(inode: FileInode, content: bytes) -> None:
+    inode.content = content
+    inode.version += 1
+    inode.touched = False
