@@ -7,22 +7,40 @@ written from.
 
 from __future__ import annotations
 
+import fcntl
 import os
+import stat
+import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 _SPECIAL_BITS = 0o7000  # suid, sgid and sticky: mkdir ignores two of them, chown clears them
+_FS_IOC_SETFLAGS = 0x40086602
+
+# What `flags` may hold, of FS_IOC_SETFLAGS (chattr(1)).
+IMMUTABLE: Final = 0x10
+APPEND_ONLY: Final = 0x20
+NODUMP: Final = 0x40
+NOATIME: Final = 0x80
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A regular file: its whole content, permission bits (octal 0 to 7777) and numeric owner."""
+    """A regular file: its whole content, permission bits (octal 0 to 7777) and numeric owner.
+
+    All nodes: `xattrs` by full name, ACLs and capabilities as the kernel stores them (an ACL must fit
+    `mode`); `mtime` in nanoseconds, the time of writing if None; `flags` of FS_IOC_SETFLAGS.
+    """
 
     content: bytes = b""
     mode: int = 0o644
     uid: int = 0
     gid: int = 0
+    xattrs: Mapping[str, bytes] = field(default_factory=dict)
+    mtime: int | None = None
+    flags: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +50,34 @@ class Symlink:
     target: str
     uid: int = 0
     gid: int = 0
+    xattrs: Mapping[str, bytes] = field(default_factory=dict)
+    mtime: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Special:
+    """A fifo, socket, character or block device: `type` is its S_IFMT bits, `rdev` for devices alone."""
+
+    type: int
+    mode: int = 0o644
+    uid: int = 0
+    gid: int = 0
+    rdev: int = 0
+    xattrs: Mapping[str, bytes] = field(default_factory=dict)
+    mtime: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HardLink:
+    """Another name of a non-directory: `to` is relative to the directory the name is in, may go up by `..`,
+    and comes earlier in the tree."""
+
+    to: str
+
+
+@dataclass(frozen=True, slots=True)
+class Whiteout:
+    """What hides the name in all layers below: a character device 0:0. It needs no privilege."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +88,19 @@ class Directory:
     mode: int = 0o755
     uid: int = 0
     gid: int = 0
+    xattrs: Mapping[str, bytes] = field(default_factory=dict)
+    mtime: int | None = None
+    flags: int = 0
 
 
-Node = File | Symlink | Directory
+Object = File | Symlink | Special | Directory
+"""What has an owner and attributes of its own."""
+Node = Object | HardLink | Whiteout
+
+
+def link_target(path: str, link: HardLink) -> str:
+    """The path of the object that the hard link at `path` is another name of."""
+    return os.path.normpath(os.path.join(os.path.dirname(path), link.to))
 
 
 def walk(directory: Directory) -> Iterator[tuple[str, Node]]:
@@ -97,13 +153,28 @@ class _Writer:
     def entries(self, directory: Directory, prefix: str) -> None:
         for name, node in directory.entries.items():
             path = prefix + name
-            if isinstance(node, File):
-                self._file(path, node)
-            elif isinstance(node, Symlink):
-                os.symlink(node.target, path, dir_fd=self.dir_fd)
-                self._chown(path, node)
+            if isinstance(node, HardLink):
+                to = link_target(path, node)
+                os.link(to, path, src_dir_fd=self.dir_fd, dst_dir_fd=self.dir_fd, follow_symlinks=False)
+            elif isinstance(node, Whiteout):
+                os.mknod(path, stat.S_IFCHR, 0, dir_fd=self.dir_fd)
             else:
-                self._directory(path, node)
+                self._make(path, node)
+                self._attributes(path, node)
+
+    def _make(self, path: str, node: Object) -> None:
+        if isinstance(node, File):
+            self._file(path, node)
+        elif isinstance(node, Symlink):
+            os.symlink(node.target, path, dir_fd=self.dir_fd)
+            self._chown(path, node)
+        elif isinstance(node, Special):
+            os.mknod(path, node.type | node.mode, node.rdev, dir_fd=self.dir_fd)
+            self._chown(path, node)
+            if node.mode & _SPECIAL_BITS:
+                os.chmod(path, node.mode, dir_fd=self.dir_fd)
+        else:
+            self._directory(path, node)
 
     def _file(self, path: str, node: File) -> None:
         if node.content:
@@ -130,6 +201,23 @@ class _Writer:
         if node.mode & _SPECIAL_BITS or node.mode != at_first:
             os.chmod(path, node.mode, dir_fd=self.dir_fd)
 
-    def _chown(self, path: str, node: Node) -> None:
+    def _chown(self, path: str, node: Object) -> None:
         if (node.uid, node.gid) != self.owner:
             os.chown(path, node.uid, node.gid, dir_fd=self.dir_fd, follow_symlinks=False)
+
+    def _attributes(self, path: str, node: Object) -> None:
+        """What is set last: owner, mode and entries change some of it, flags forbid any change."""
+        if node.xattrs:
+            where = f"/proc/self/fd/{self.dir_fd}/{path}"  # there is no setxattrat before Linux 6.13
+            for name, value in node.xattrs.items():
+                os.setxattr(where, name, value, follow_symlinks=False)
+        if node.mtime is not None:
+            os.utime(path, ns=(node.mtime, node.mtime), dir_fd=self.dir_fd, follow_symlinks=False)
+        if isinstance(node, File | Directory) and node.flags:
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK, dir_fd=self.dir_fd)
+            try:
+                fcntl.ioctl(fd, _FS_IOC_SETFLAGS, struct.pack("i", node.flags))
+            except OSError as error:
+                raise OSError(error.errno, f"flags {node.flags:#x}: {error.strerror}", path) from error
+            finally:
+                os.close(fd)

@@ -6,14 +6,26 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Final, TypeVar
 
 from datasets import tree
 
 
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Times in nanoseconds that were given explicitly when the object had this version; None for one that was not."""
+
+    version: int
+    mtime: int | None
+    atime: int | None
+
+
 @dataclass(eq=False, slots=True, kw_only=True)
 class Inode:
-    """An object of the union; `version` grows with every change of content (or of entries)."""
+    """An object of the union; `version` grows with every change of content (or of entries).
+
+    `xattrs` are the ones that the union shows, by full name; `flags` those of FS_IOC_GETFLAGS.
+    """
 
     TYPE: ClassVar[int]  # the S_IFMT bits
 
@@ -23,6 +35,13 @@ class Inode:
     nlink: int = 1
     in_upper: bool = False
     version: int = 0
+    xattrs: dict[str, bytes] = field(default_factory=dict)
+    flags: int = 0
+    stated: Times | None = None
+
+    def times(self) -> Times | None:
+        """The times that were given explicitly, if nothing has moved them since."""
+        return self.stated if self.stated and self.stated.version == self.version else None
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -36,6 +55,39 @@ class FileInode(Inode):
 class LinkInode(Inode):
     TYPE: ClassVar[int] = stat.S_IFLNK
     target: str
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class SpecialInode(Inode):
+    """Base: what has no content of its own; `rdev` is 0 but for devices."""
+
+    rdev: int = 0
+
+
+class FifoInode(SpecialInode):
+    __slots__ = ()
+    TYPE: ClassVar[int] = stat.S_IFIFO
+
+
+class SocketInode(SpecialInode):
+    __slots__ = ()
+    TYPE: ClassVar[int] = stat.S_IFSOCK
+
+
+class CharacterInode(SpecialInode):
+    __slots__ = ()
+    TYPE: ClassVar[int] = stat.S_IFCHR
+
+
+class BlockInode(SpecialInode):
+    __slots__ = ()
+    TYPE: ClassVar[int] = stat.S_IFBLK
+
+
+SPECIAL: Final[dict[int, type[SpecialInode]]] = {
+    kind.TYPE: kind for kind in (FifoInode, SocketInode, CharacterInode, BlockInode)
+}
+"""The kinds of special files by their S_IFMT bits."""
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -67,14 +119,60 @@ class Handle:
     flags: int
 
 
-def grow(node: tree.Node) -> Inode:
-    """The objects of a lower tree, none of them copied up."""
-    if isinstance(node, tree.Directory):
-        entries = {name: grow(child) for name, child in node.entries.items()}
-        return DirectoryInode(mode=node.mode, uid=node.uid, gid=node.gid, entries=entries, lower=node)
+def grow(node: tree.Directory) -> DirectoryInode:
+    """The objects of a lower tree, none of them copied up; the names of a hard link share one."""
+    return _Grower().directory("", node)
+
+
+class _Grower:
+    def __init__(self) -> None:
+        self.by_path: dict[str, Inode] = {}
+
+    def directory(self, path: str, node: tree.Directory) -> DirectoryInode:
+        prefix = f"{path}/" if path else ""
+        entries = {name: self._node(prefix + name, child) for name, child in node.entries.items()}
+        return _finished(DirectoryInode(mode=node.mode, flags=node.flags, entries=entries, lower=node), node)
+
+    def _node(self, path: str, node: tree.Node) -> Inode:
+        if isinstance(node, tree.Directory):
+            return self.directory(path, node)
+        if isinstance(node, tree.HardLink):
+            inode = self.by_path[tree.link_target(path, node)]
+            inode.nlink += 1
+        else:
+            inode = self.by_path[path] = grow_file(node)
+        return inode
+
+
+def grow_file(node: tree.Node) -> Inode:
+    """The object of a non-directory that is no hard link."""
+    if isinstance(node, tree.File):
+        return _finished(FileInode(mode=node.mode, flags=node.flags, content=node.content), node)
     if isinstance(node, tree.Symlink):
-        return LinkInode(mode=0o777, uid=node.uid, gid=node.gid, target=node.target)
-    return FileInode(mode=node.mode, uid=node.uid, gid=node.gid, content=node.content)
+        return _finished(LinkInode(mode=0o777, target=node.target), node)
+    if isinstance(node, tree.Special):
+        return _finished(SPECIAL[node.type](mode=node.mode, rdev=node.rdev), node)
+    raise TypeError(f"{type(node).__name__} is nothing that a union shows")  # see datasets.layers.merged
+
+
+AnInode = TypeVar("AnInode", bound=Inode)
+
+
+def _finished(inode: AnInode, node: tree.Object) -> AnInode:
+    inode.uid, inode.gid = node.uid, node.gid
+    inode.xattrs.update(node.xattrs)
+    if node.mtime is not None:
+        inode.stated = Times(inode.version, node.mtime, None)  # reading may move the other one
+    return inode
+
+
+def drop_privileges(inode: Inode) -> None:
+    """What a change of owner, and most writes, take from a non-directory: suid, sgid and capabilities."""
+    if isinstance(inode, LinkInode):
+        return
+    # sgid without group execution is no privilege: it once asked for mandatory locking.
+    inode.mode &= ~(stat.S_ISUID | (stat.S_ISGID if inode.mode & stat.S_IXGRP else 0))
+    inode.xattrs.pop("security.capability", None)
 
 
 def descend(path: str, place: Place) -> Iterator[tuple[str, Place]]:

@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator, Mapping
 
 from datasets import tree
-from union.inodes import DirectoryInode, Handle, Inode, LinkInode, Place, descend, grow
+from union.inodes import DirectoryInode, Handle, Inode, LinkInode, Place, descend, drop_privileges, grow, grow_file
 from union.operations import Operation, Result
 from union.rules import RULES
 from union.rules.common import SEARCH, Refusal, check_create, may, touch_directory, uid_of
@@ -33,10 +33,9 @@ class Model:
         `redirects` says whether directory renames are enabled.
         """
         root = grow(lower)
-        assert isinstance(root, DirectoryInode)
         root.in_upper = True
         for name, node in (upper or {}).items():
-            root.entries[name] = grow(node)
+            root.entries[name] = grow_file(node)
             root.entries[name].in_upper = True
         self.root = root
         self.redirects = redirects
@@ -73,11 +72,13 @@ class Model:
     # events ---------------------------------------------------------------------------------------
 
     def copy_up_all(self, owner: tuple[int, int] | None) -> None:
-        """Everything was copied up; `owner` if that changed every owner (chown -R)."""
+        """Everything was copied up; `owner` if that changed every owner (chown -R), with what else chown does."""
         for _, inode in self.walk():
             inode.in_upper = True
             if owner is not None:
                 inode.uid, inode.gid = owner
+                if not isinstance(inode, DirectoryInode):
+                    drop_privileges(inode)
 
     def detach(self) -> None:
         """No directory needs its lower any more."""
