@@ -15,6 +15,7 @@ from tabulate import tabulate
 from command import guest, native
 from command.options import Options
 from report.events import Event, Outcome, ScenarioEnded
+from tests.union.choice import Choice
 from union.configuration import EVERYTHING, Configuration
 from union.errors import HarnessError, SetupError, Unsupported, UsageError
 
@@ -31,8 +32,8 @@ class Control:
 
 
 def _detached(**changes: object) -> Configuration:
-    settings: dict[str, object] = {"detach": True, "xino": "nofollow", "migrate": "dfs", "fence": True, **changes}
-    return Configuration(**settings)  # type: ignore[arg-type]
+    migrated = Configuration(detach=True, lower_fs="xfs", xino="nofollow", migrate="dfs", fence=True)
+    return replace(migrated, **changes)  # type: ignore[arg-type]
 
 
 SAMPLE = ("open-plain", "noent-plain", "unlink", "rename-file", "rename-pop-dir")
@@ -104,7 +105,7 @@ def _judge(control: Control) -> Row:
 
     def work() -> list[str]:
         collector = _Collector()
-        native.carry_out(control.configuration, control.groups, collector)
+        native.carry_out(control.configuration, Choice(control.groups), collector)
         verdict = Verdict.FAILED_AS_IT_MUST if collector.proof else Verdict.PASSED
         counts = ", ".join(f"{collector.counts[outcome]} {outcome.value}" for outcome in Outcome)
         return [verdict.value, f"{counts}; {collector.proof or 'no EIO'}"]

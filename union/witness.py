@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from union import syscalls
 from union.syscalls import Dirent
 
-OPAQUE = "trusted.overlay.opaque"
 OVERLAY_XATTRS = ("trusted.overlay.", "user.overlay.")
 MAX_CONTENT = 64 * 1024  # bytes of a file that are read to be compared
 
@@ -39,9 +38,11 @@ class Observation:
 class Witness:
     """Looks at names of the union mounted at `root` whose upper layer is `upperdir`."""
 
-    def __init__(self, root: str, upperdir: str) -> None:
+    def __init__(self, root: str, upperdir: str, *, namespace: str = "trusted") -> None:
+        """`namespace` is where the overlay keeps its xattrs: `user` with the option userxattr."""
         self.root = root
         self.upperdir = upperdir
+        self.namespace = namespace
 
     def observe(self, path: str, *, glance: bool = False) -> Observation:
         """Look at the name itself (a symlink is not followed); any errno is part of what is seen.
@@ -56,7 +57,7 @@ class Witness:
         if glance:
             return Observation(0, status)
         try:
-            xattrs = tuple(os.listxattr(where, follow_symlinks=False))
+            xattrs = _xattrs(where)
             target = os.readlink(where) if stat.S_ISLNK(status.st_mode) else None
             content = _read(where) if stat.S_ISREG(status.st_mode) else None
         except OSError as error:
@@ -72,7 +73,7 @@ class Witness:
             return UpperState()
         if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
             return UpperState(status.st_mode, whiteout=True)
-        return UpperState(status.st_mode, opaque=stat.S_ISDIR(status.st_mode) and is_opaque(where))
+        return UpperState(status.st_mode, opaque=stat.S_ISDIR(status.st_mode) and is_opaque(where, self.namespace))
 
     def listing(self, path: str) -> list[Dirent]:
         """All entries of a directory of the union, `.` and `..` included; raises OSError."""
@@ -83,13 +84,22 @@ class Witness:
             os.close(fd)
 
 
-def is_opaque(where: str) -> bool:
+def is_opaque(where: str, namespace: str = "trusted") -> bool:
     """Whether the upper directory `where` hides all lowers (`y`; `x` only announces whiteouts by xattr)."""
     try:
-        return os.getxattr(where, OPAQUE, follow_symlinks=False) == b"y"
+        return os.getxattr(where, f"{namespace}.overlay.opaque", follow_symlinks=False) == b"y"
     except OSError as error:
         if error.errno == errno.ENODATA:
             return False
+        raise
+
+
+def _xattrs(where: str) -> tuple[str, ...]:
+    try:
+        return tuple(os.listxattr(where, follow_symlinks=False))
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:  # the object is on a filesystem that has none
+            return ()
         raise
 
 

@@ -76,6 +76,8 @@ class MakeDirectory(Operation):
     """mkdir(2)."""
 
     word: ClassVar[str] = "mkdir"
+    remounts: ClassVar[bool] = True
+    rotates: ClassVar[bool] = True
     mode: int = 0o755
 
     def call(self, root: str, held: Held) -> Value:
@@ -113,10 +115,11 @@ class Unlink(Operation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rename(TwoNames):
-    """rename(2). `cycle` says whether a rotating run remounts after it."""
+    """rename(2)."""
 
     word: ClassVar[str] = "rename"
-    cycle: bool = True
+    remounts: ClassVar[bool] = True
+    rotates: ClassVar[bool] = True
 
     def call(self, root: str, held: Held) -> Value:
         with acting_as(self.unprivileged):
@@ -129,6 +132,7 @@ class Link(TwoNames):
     """link(2): a symlink source is linked itself, never followed."""
 
     word: ClassVar[str] = "link"
+    remounts: ClassVar[bool] = True
     def call(self, root: str, held: Held) -> Value:
         with acting_as(self.unprivileged):
             os.link(f"{root}/{self.path}", f"{root}/{self.to}", follow_symlinks=False)

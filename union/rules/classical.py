@@ -119,7 +119,7 @@ def _rename(model: Model, operation: Operation) -> Value:
         raise Refusal(errno.EINVAL)
     if new.inode in old.above and new.parent is not old.parent:
         raise Refusal(errno.ENOTEMPTY)
-    if inode is new.inode:
+    if inode is new.inode and not inode.breaks:
         return None  # the same object under both names: nothing happens
     directory = isinstance(inode, DirectoryInode)
     check_delete(old, uid, directory=directory)
@@ -131,7 +131,7 @@ def _rename(model: Model, operation: Operation) -> Value:
         raise Refusal(errno.EXDEV)
     if isinstance(new.inode, DirectoryInode) and new.inode.entries:
         raise Refusal(errno.ENOTEMPTY)
-    copy_up(old)
+    inode = copy_up(old)
     if new.inode is not None:
         remove(new)
     del old.parent.entries[old.name]
@@ -152,7 +152,7 @@ def _link(model: Model, operation: Operation) -> Value:
     check_create(to, uid_of(operation))
     if isinstance(inode, DirectoryInode):
         raise Refusal(errno.EPERM)
-    copy_up(source)
+    inode = copy_up(source)
     inode.nlink += 1
     to.parent.entries[to.name] = inode
     touch_directory(to)
@@ -173,7 +173,7 @@ def _truncate(model: Model, operation: Operation) -> Value:
         raise Refusal(errno.EISDIR)
     if not may(inode, uid_of(operation), WRITE):
         raise Refusal(errno.EACCES)
-    copy_up(place)
+    inode = copy_up(place)
     assert isinstance(inode, FileInode)
     change(inode, inode.content[: operation.size].ljust(operation.size, b"\0"))
     return None
@@ -183,7 +183,7 @@ def _touch(model: Model, operation: Operation) -> Value:
     place, inode = model.existing(operation, follow=True)
     if uid_of(operation) != inode.uid and not may(inode, uid_of(operation), WRITE):
         raise Refusal(errno.EACCES)
-    copy_up(place)
+    inode = copy_up(place)
     inode.version += 1
     if isinstance(inode, FileInode):
         inode.touched = True
@@ -195,7 +195,7 @@ def _chmod(model: Model, operation: Operation) -> Value:
     place, inode = model.existing(operation, follow=True)
     if uid_of(operation) not in (0, inode.uid):
         raise Refusal(errno.EPERM)
-    copy_up(place)
+    inode = copy_up(place)
     inode.mode = operation.mode
     return None
 
