@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from kernel import config, patching, requirements, source
+from kernel import config, debian, patching, requirements, source
 from kernel.errors import BuildError, SetupError, Unsupported
 from kernel.paths import cache_dir, made, new_log, trees_dir
 from kernel.process import clean_env, run_logged
@@ -92,7 +92,7 @@ def build(
         begin = time.monotonic()
         requirements.ensure([*requirements.BUILD, *([] if origin else requirements.FETCH)], log, progress.say)
         _check_space()
-        origin = origin or source.local(what.series) or source.fetch(what.series, log, progress)
+        origin = origin or source.local(what.series) or debian.fetch(what.series, log, progress)
         gcc = compiler()
         if found := _load(what, origin, gcc):  # another run was faster
             return found
