@@ -11,7 +11,7 @@ SPEC is a marshalled dict written by `kernel.uml` (same interpreter on both side
     shared               (host directory, guest directory) pairs, writable
     status, out, err     names of the terminals that lead to the host
 
-Said on the status terminal: `started`, then `exit N` (128 + N when a signal ended the command). The command's
+Said on the status terminal: `started CPUS`, then `exit N` (128 + N when a signal ended the command). The command's
 stdout and stderr are terminals in raw mode, its stdin is empty. Standard library only, and little of it:
 every module costs boot time. Mounting is done by system call, as exec is the slowest thing a UML guest does.
 """
@@ -142,7 +142,7 @@ def main(path: str) -> None:
         spec = marshal.load(file)
     mount_all(spec)
     status, out, err = (open_terminal(spec[name]) for name in ("status", "out", "err"))
-    os.write(status, b"started\n")
+    os.write(status, b"started %d\n" % os.sysconf("SC_NPROCESSORS_ONLN"))
     code = run(spec, out, err)
     # stdout and stderr are complete on the host before the status is said. Files in the host's directories are
     # too: hostfs writes back at close, so there is no sync(), which would wait for what a test broke on purpose.
