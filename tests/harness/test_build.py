@@ -413,7 +413,7 @@ def test_only_the_last_kernels_are_kept(ingredients: Path, tree: Path, cache: Pa
 
 
 def test_our_own_recipes_are_complete() -> None:
-    assert {"6.12", "stock-6.12"} <= set(recipes.names())
+    assert {"6.12", "stock-6.12", "7.2", "stock-7.2"} <= set(recipes.names())
     assert recipe("6.12").fixes, "6.12 does not boot on a CPU with AMX without"
     for name in recipes.names():
         what: Recipe = recipe(name)
