@@ -51,10 +51,11 @@ def _complain(text: str) -> None:
 class UmlGuest:
     """Runs commands on the UML kernel `binary`; each `run` is a boot of its own, several at once are fine.
 
-    `memory` is the guest's, like `512M` or `1G`. `cpus` is how many CPUs it has: by default two if kernel and host can
-    do that, else one. A guest that does not boot with two of its own accord gets one, after `say` was told so; one that
-    does not with the number asked for does not boot. Consoles are written to `log_dir`, by default in the user's
-    cache. Raises `UsageError` when `binary` cannot be executed, or when it is known to have no so many CPUs.
+    `memory` is the guest's, like `512M` or `1G`. `cpus` is how many CPUs it has: by default two if the kernel can, else
+    one. A guest that does not boot with two of its own accord gets one, after `say` was told so; one that
+    does not with the number asked for does not boot. They take turns on one CPU of the host, unless `spread` gives each
+    its own, for work that is done at the same time (see `cpus.py`). Consoles are written to `log_dir`, by default in
+    the user's cache. Raises `UsageError` when `binary` cannot be executed, or when it cannot have so many CPUs.
     """
 
     def __init__(
@@ -64,12 +65,14 @@ class UmlGuest:
         log_dir: Path | None = None,
         *,
         cpus: int | None = None,
+        spread: bool = False,
         say: Callable[[str], object] = _complain,
     ) -> None:
         self.binary = Path(binary).absolute()
         self.memory = memory
         self._log_dir = log_dir
         self._say = say
+        self._spread = spread
         if not re.fullmatch(r"[1-9]\d*[MG]", memory):
             raise UsageError(f"{memory}: not a size of memory, like 512M or 1G")
         if not self.binary.is_file():
@@ -79,8 +82,7 @@ class UmlGuest:
         most = self.most_cpus()
         if cpus is not None and not 1 <= cpus <= most:
             raise UsageError(f"{cpus} CPUs: this kernel can have {most}")
-        spare = min(_CPUS, most, len(os.sched_getaffinity(0)))
-        self._tries = (cpus,) if cpus else (spare, 1) if spare > 1 else (1,)
+        self._tries = (cpus,) if cpus else (_CPUS, 1) if most >= _CPUS else (1,)
 
     def release(self) -> str:
         """The kernel's release (`6.12.117`), as `linux --version` prints it; `UsageError` for anything else."""
@@ -154,8 +156,8 @@ class UmlGuest:
             private = stack.enter_context(_private_dir())
             log = _console_log(self._log_dir, private.path.name)
             console = stack.enter_context(Console(log))
-            _write_boot_files(private.path, spec)
-            host_cpus = stack.enter_context(own_cpus(cpus))
+            _write_boot_files(private.path, {**spec, "cpus": cpus})
+            host_cpus = stack.enter_context(own_cpus(cpus if self._spread else 1))
             argv = self._argv(private.path, cpus)
             process = stack.enter_context(_Process(argv, self.memory_dir(), host_cpus, private.lock))
             watch = _Watch(process, console, on_stdout, on_stderr)
