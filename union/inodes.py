@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Final, TypeVar
 
 from datasets import tree
+
+CAPABILITY: Final = "security.capability"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,8 @@ class Times:
 class Inode:
     """An object of the union; `version` grows with every change of content (or of entries).
 
-    `xattrs` are the ones that the union shows, by full name; `flags` those of FS_IOC_GETFLAGS.
+    `xattrs` are the ones that the union shows, by full name; objects share the mapping, so a change makes
+    a new one. `flags` are those of FS_IOC_GETFLAGS.
     """
 
     TYPE: ClassVar[int]  # the S_IFMT bits
@@ -35,7 +38,7 @@ class Inode:
     nlink: int = 1
     in_upper: bool = False
     version: int = 0
-    xattrs: dict[str, bytes] = field(default_factory=dict)
+    xattrs: Mapping[str, bytes] = field(default_factory=dict)
     flags: int = 0
     stated: Times | None = None
 
@@ -160,7 +163,7 @@ AnInode = TypeVar("AnInode", bound=Inode)
 
 def _finished(inode: AnInode, node: tree.Object) -> AnInode:
     inode.uid, inode.gid = node.uid, node.gid
-    inode.xattrs.update(node.xattrs)
+    inode.xattrs = node.xattrs
     if node.mtime is not None:
         inode.stated = Times(inode.version, node.mtime, None)  # reading may move the other one
     return inode
@@ -172,7 +175,8 @@ def drop_privileges(inode: Inode) -> None:
         return
     # sgid without group execution is no privilege: it once asked for mandatory locking.
     inode.mode &= ~(stat.S_ISUID | (stat.S_ISGID if inode.mode & stat.S_IXGRP else 0))
-    inode.xattrs.pop("security.capability", None)
+    if CAPABILITY in inode.xattrs:
+        inode.xattrs = {name: value for name, value in inode.xattrs.items() if name != CAPABILITY}
 
 
 def descend(path: str, place: Place) -> Iterator[tuple[str, Place]]:

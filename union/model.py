@@ -18,7 +18,9 @@ from union.inodes import DirectoryInode, Handle, Inode, LinkInode, Place, descen
 from union.operations import Operation, Result
 from union.rules import RULES
 from union.rules.common import SEARCH, Refusal, check_create, may, touch_directory, uid_of
+from union.rules.inheritance import inherit
 
+NAME_MAX = 255  # bytes
 MAX_LINKS = 40  # symlinks followed in one walk before ELOOP
 
 
@@ -110,6 +112,8 @@ class Model:
             last = index == len(parts) - 1
             if not may(above[-1], uid, SEARCH):
                 raise Refusal(errno.EACCES)
+            if len(part) > NAME_MAX // 4 and len(os.fsencode(part)) > NAME_MAX:
+                raise Refusal(errno.ENAMETOOLONG)
             if part == "..":
                 above = above[:-1] or above
                 if last:
@@ -143,10 +147,14 @@ class Model:
             raise Refusal(errno.ENOTDIR)
         return place, place.inode
 
-    def create(self, place: Place, inode: Inode, uid: int) -> Inode:
-        """Make `inode` the object at the absent `place`, owned by `uid`; raises Refusal."""
+    def create(self, place: Place, inode: Inode, uid: int, asked: int | None = None) -> Inode:
+        """Make `inode` the object at the absent `place`, owned by `uid`; raises Refusal.
+
+        `asked` is the mode before the umask took its bits, which a default ACL needs to know.
+        """
         check_create(place, uid)
         inode.uid = inode.gid = uid
+        inherit(place.parent, inode, uid, inode.mode if asked is None else asked)
         inode.in_upper = True
         place.parent.entries[place.name] = inode
         touch_directory(place)

@@ -6,9 +6,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from union import syscalls
+from union import namecalls, syscalls
 from union.syscalls import Dirent
 
 OPAQUE = "trusted.overlay.opaque"
@@ -33,7 +34,7 @@ class Observation:
     status: os.stat_result | None = None
     content: bytes | None = None
     target: str | None = None
-    xattrs: tuple[str, ...] = ()
+    xattrs: Mapping[str, bytes] = field(default_factory=dict)
 
 
 class Witness:
@@ -56,12 +57,16 @@ class Witness:
         if glance:
             return Observation(0, status)
         try:
-            xattrs = tuple(os.listxattr(where, follow_symlinks=False))
+            xattrs = _xattrs(where)
             target = os.readlink(where) if stat.S_ISLNK(status.st_mode) else None
             content = _read(where) if stat.S_ISREG(status.st_mode) else None
         except OSError as error:
             return Observation(error.errno or errno.EIO)
         return Observation(0, status, content, target, xattrs)
+
+    def flags(self, path: str) -> int:
+        """The flags of FS_IOC_GETFLAGS that an overlay keeps; raises OSError."""
+        return namecalls.get_flags(f"{self.root}/{path}") & namecalls.KEPT_FLAGS
 
     def upper(self, path: str) -> UpperState:
         """Look at the same name in the upper layer; raises OSError if that layer fails."""
@@ -91,6 +96,12 @@ def is_opaque(where: str) -> bool:
         if error.errno == errno.ENODATA:
             return False
         raise
+
+
+def _xattrs(where: str) -> dict[str, bytes]:
+    """Nearly every object has none, so that this is one system call."""
+    keys = os.listxattr(where, follow_symlinks=False)
+    return {key: os.getxattr(where, key, follow_symlinks=False) for key in keys}
 
 
 def _read(where: str) -> bytes:
