@@ -140,6 +140,8 @@ def _rename(model: Model, operation: Operation) -> Value:
     touch_directory(old)
     new.parent.entries[new.name] = inode
     touch_directory(new)
+    if isinstance(inode, DirectoryInode) and old.parent is not new.parent:
+        inode.version += 1  # XFS takes a new parent for a change, if a whiteout stood where it moved to
     return None
 
 

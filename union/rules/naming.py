@@ -88,6 +88,9 @@ def _exchange(model: Model, old: Place, new: Place, uid: int) -> None:
         if isinstance(inode, DirectoryInode) and inode.lower is not None and not model.redirects:
             raise Refusal(errno.EXDEV)
     one, other = raised(old), raised(new)
+    if old.parent is not new.parent and DirectoryInode in (type(one), type(other)):
+        one.version += 1  # XFS takes it for a change of both that a directory has another parent
+        other.version += 1
     old.parent.entries[old.name], new.parent.entries[new.name] = other, one
     touch_directory(old)
     touch_directory(new)

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What the classical suite does not look at, a file per family."""
 
+from tests.union.beyond import rename_flags
 from union.scenario import Group
 
-GROUPS: tuple[Group, ...] = ()
+GROUPS: tuple[Group, ...] = (
+    *rename_flags.GROUPS,
+)
