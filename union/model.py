@@ -59,6 +59,13 @@ class Model:
             return None
         return os.path.normpath(os.path.join(os.path.dirname(path), place.inode.target))
 
+    def is_straight(self, path: str) -> bool:
+        """Whether no symlink is followed on the way to the last name: the layers have it at the same path then."""
+        directory: Inode | None = self.root
+        for part in path.split("/")[:-1]:
+            directory = directory.entries.get(part) if isinstance(directory, DirectoryInode) else None
+        return isinstance(directory, DirectoryInode)
+
     def places(self, top: str = "") -> Iterator[tuple[str, Place]]:
         """Every place below `top` (itself included), parents first."""
         place = self.find(top) if top else Place([self.root], ".", self.root, False)
