@@ -169,12 +169,15 @@ def _finished(inode: AnInode, node: tree.Object) -> AnInode:
     return inode
 
 
-def drop_privileges(inode: Inode) -> None:
-    """What a change of owner, and most writes, take from a non-directory: suid, sgid and capabilities."""
+def drop_privileges(inode: Inode, *, outsider: bool = False) -> None:
+    """What a change of owner, and most writes, take from a non-directory: suid, sgid and capabilities.
+
+    An `outsider` is who is neither root nor in the object's group.
+    """
     if isinstance(inode, LinkInode):
         return
     # sgid without group execution is no privilege: it once asked for mandatory locking.
-    inode.mode &= ~(stat.S_ISUID | (stat.S_ISGID if inode.mode & stat.S_IXGRP else 0))
+    inode.mode &= ~(stat.S_ISUID | (stat.S_ISGID if outsider or inode.mode & stat.S_IXGRP else 0))
     if CAPABILITY in inode.xattrs:
         inode.xattrs = {name: value for name, value in inode.xattrs.items() if name != CAPABILITY}
 

@@ -66,10 +66,10 @@ def _chown(model: Model, operation: Operation) -> Value:
         if uid and not own:
             raise Refusal(errno.EPERM)
     inode = raised(place)
+    if not isinstance(inode, DirectoryInode):
+        drop_privileges(inode, outsider=uid not in (0, inode.gid))
     inode.uid = inode.uid if operation.uid == KEEP else operation.uid
     inode.gid = inode.gid if operation.gid == KEEP else operation.gid
-    if not isinstance(inode, DirectoryInode):
-        drop_privileges(inode)
     return None
 
 

@@ -117,7 +117,7 @@ def remove(place: Place) -> None:
 def change(inode: FileInode, content: bytes, uid: int = 0) -> None:
     """`uid` writes or truncates: capabilities go whoever it is, suid and sgid stay for root alone."""
     mode = inode.mode
-    drop_privileges(inode)
+    drop_privileges(inode, outsider=uid not in (0, inode.gid))
     if uid == 0:
         inode.mode = mode
     inode.content = content
