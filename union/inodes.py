@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Final, TypeVar
 
 from datasets import tree
+
+CAPABILITY: Final = "security.capability"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,8 @@ class Inode:
     `breaks` says that it is a lower hard-link group without an index: each name that is copied up leaves it.
     With an index `lower_names` are those of its names that only lower holds, each with the id of its directory,
     and `beneath` is what they lead to in lower once another name was copied up.
-    `xattrs` are the ones that the union shows, by full name; `flags` those of FS_IOC_GETFLAGS.
+    `xattrs` are the ones that the union shows, by full name; objects share the mapping, so a change makes
+    a new one. `flags` are those of FS_IOC_GETFLAGS.
     """
 
     TYPE: ClassVar[int]  # the S_IFMT bits
@@ -41,7 +44,7 @@ class Inode:
     lower_names: set[tuple[int, str]] = field(default_factory=set)
     beneath: Inode | None = None
     version: int = 0
-    xattrs: dict[str, bytes] = field(default_factory=dict)
+    xattrs: Mapping[str, bytes] = field(default_factory=dict)
     flags: int = 0
     stated: Times | None = None
 
@@ -188,19 +191,23 @@ AnInode = TypeVar("AnInode", bound=Inode)
 
 def _finished(inode: AnInode, node: tree.Object) -> AnInode:
     inode.uid, inode.gid = node.uid, node.gid
-    inode.xattrs.update(node.xattrs)
+    inode.xattrs = node.xattrs
     if node.mtime is not None:
         inode.stated = Times(inode.version, node.mtime, None)  # reading may move the other one
     return inode
 
 
-def drop_privileges(inode: Inode) -> None:
-    """What a change of owner, and most writes, take from a non-directory: suid, sgid and capabilities."""
+def drop_privileges(inode: Inode, *, outsider: bool = False) -> None:
+    """What a change of owner, and most writes, take from a non-directory: suid, sgid and capabilities.
+
+    An `outsider` is who is neither root nor in the object's group.
+    """
     if isinstance(inode, LinkInode):
         return
     # sgid without group execution is no privilege: it once asked for mandatory locking.
-    inode.mode &= ~(stat.S_ISUID | (stat.S_ISGID if inode.mode & stat.S_IXGRP else 0))
-    inode.xattrs.pop("security.capability", None)
+    inode.mode &= ~(stat.S_ISUID | (stat.S_ISGID if outsider or inode.mode & stat.S_IXGRP else 0))
+    if CAPABILITY in inode.xattrs:
+        inode.xattrs = {name: value for name, value in inode.xattrs.items() if name != CAPABILITY}
 
 
 def descend(path: str, place: Place) -> Iterator[tuple[str, Place]]:

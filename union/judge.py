@@ -7,22 +7,27 @@ Every check answers with complaints, one line each; no complaint means the name 
 from __future__ import annotations
 
 import errno
+import os
 import stat
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import islice
 
 from union.inodes import (
+    CAPABILITY,
     DirectoryInode,
     FileInode,
     Inode,
     LinkInode,
     Place,
+    SpecialInode,
+    Times,
     needs_opaque,
     needs_whiteout,
 )
 from union.model import Model
+from union.namecalls import KEPT_FLAGS
 from union.syscalls import Dirent
 from union.witness import OVERLAY_XATTRS, Observation, UpperState, Witness
 
@@ -104,6 +109,7 @@ class Judge:
         self.devices = devices
         self.renumbers = renumbers
         self._seen: dict[Inode, Seen] = {}
+        self._stated: dict[Inode, Times] = {}  # the given times that were compared already
 
     def remounted(self, devices: DeviceRule, upperdir: str, *, rotated: bool = False) -> None:
         """The union was mounted again: `devices` hold now, and if it was `rotated` on another upper layer.
@@ -214,13 +220,15 @@ class Judge:
             found += self._content(path, place.inode, seen)
         if not found:
             found += self._history(path, place.inode, seen)
-            if look is Look.WHOLE and self.layered:
+            if look is Look.WHOLE and self.layered and self.model.is_straight(path):
                 found += self._upper(path, place, self.witness.upper(path))
         return found
 
     def _absent(self, path: str, place: Place | None, seen: Observation) -> list[str]:
         if not seen.error:
             return [f"{path}: exists although it must not"]
+        if place is None and seen.error == errno.ENAMETOOLONG:
+            return []
         if seen.error not in (errno.ENOENT, errno.ENOTDIR):
             return [f"{path}: {errno.errorcode.get(seen.error, seen.error)} although it is only absent"]
         if place is None or not self.layered:
@@ -246,6 +254,8 @@ class Judge:
             yield f"{path}: {status.st_nlink} links instead of {inode.nlink}"
         if isinstance(inode, FileInode) and status.st_size != len(inode.content):
             yield f"{path}: size {status.st_size} instead of {len(inode.content)}"
+        if isinstance(inode, SpecialInode) and status.st_rdev != inode.rdev:
+            yield f"{path}: device number {status.st_rdev:#x} instead of {inode.rdev:#x}"
         yield from self.devices.complaints(path, isinstance(inode, DirectoryInode), status.st_dev)
 
     def _content(self, path: str, inode: Inode, seen: Observation) -> Iterator[str]:
@@ -253,9 +263,24 @@ class Judge:
             yield f"{path}: content {seen.content!r} instead of {inode.content!r}"
         if isinstance(inode, LinkInode) and seen.target != inode.target:
             yield f"{path}: leads to {seen.target} instead of {inode.target}"
-        for xattr in seen.xattrs:
-            if xattr.startswith(OVERLAY_XATTRS):
-                yield f"{path}: private xattr {xattr} is visible"
+        if seen.xattrs or inode.xattrs:
+            yield from self._xattrs(path, inode.xattrs, seen.xattrs)
+        if inode.flags & KEPT_FLAGS:
+            flags = self.witness.flags(path)
+            if flags != inode.flags & KEPT_FLAGS:
+                yield f"{path}: flags {flags:#x} instead of {inode.flags & KEPT_FLAGS:#x}"
+
+    def _xattrs(self, path: str, wanted: Mapping[str, bytes], seen: Mapping[str, bytes]) -> Iterator[str]:
+        for key, value in wanted.items():
+            if key not in seen:
+                yield f"{path}: xattr {key} is missing"
+            elif seen[key] != value:
+                yield f"{path}: xattr {key} is 0x{seen[key].hex()} instead of 0x{value.hex()}"
+        for key in seen.keys() - wanted.keys():
+            if key.startswith(OVERLAY_XATTRS):
+                yield f"{path}: private xattr {key} is visible"
+            elif key == CAPABILITY or not key.startswith("security."):  # security modules set theirs unasked
+                yield f"{path}: xattr {key} although none was set"
 
     def _history(self, path: str, inode: Inode, seen: Observation) -> Iterator[str]:
         """What must be as it was when last seen: inode number and, if nothing changed it, mtime."""
@@ -272,12 +297,23 @@ class Judge:
             yield f"{path}: inode {_text(was)} became {_text(now)}"
         if was.version == now.version and was.mtime != now.mtime:
             yield f"{path}: mtime moved from {was.mtime} to {now.mtime} although nothing changed it"
-        if was.version != now.version and now.mtime < was.mtime:
+        stated = inode.times()
+        if stated and stated is not self._stated.get(inode):
+            self._stated[inode] = stated
+            yield from self._times(path, stated, status)
+        elif was.version != now.version and now.mtime < was.mtime:
             yield f"{path}: mtime went back from {was.mtime} to {now.mtime}"
         touched = isinstance(inode, FileInode) and inode.touched and was.version != now.version
         if touched and (now.mtime == was.mtime or status.st_atime_ns < now.mtime):
             yield f"{path}: times {status.st_atime_ns}, {now.mtime} were not both set to now"
         self._seen[inode] = now
+
+    def _times(self, path: str, stated: Times, status: os.stat_result) -> Iterator[str]:
+        """Times given explicitly; to be looked at before anything is read, which moves the time of access."""
+        if stated.mtime not in (None, status.st_mtime_ns):
+            yield f"{path}: mtime {status.st_mtime_ns} instead of {stated.mtime}"
+        if stated.atime not in (None, status.st_atime_ns):
+            yield f"{path}: atime {status.st_atime_ns} instead of {stated.atime}"
 
     def _upper(self, path: str, place: Place, upper: UpperState) -> Iterator[str]:
         inode = place.inode

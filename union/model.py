@@ -29,7 +29,9 @@ from union.inodes import (
 from union.operations import Operation, Result
 from union.rules import RULES
 from union.rules.common import SEARCH, Refusal, check_create, copy_up, may, touch_directory, uid_of
+from union.rules.inheritance import inherit
 
+NAME_MAX = 255  # bytes
 MAX_LINKS = 40  # symlinks followed in one walk before ELOOP
 
 
@@ -72,6 +74,13 @@ class Model:
         if place is None or not isinstance(place.inode, LinkInode):
             return None
         return os.path.normpath(os.path.join(os.path.dirname(path), place.inode.target))
+
+    def is_straight(self, path: str) -> bool:
+        """Whether no symlink is followed on the way to the last name: the layers have it at the same path then."""
+        directory: Inode | None = self.root
+        for part in path.split("/")[:-1]:
+            directory = directory.entries.get(part) if isinstance(directory, DirectoryInode) else None
+        return isinstance(directory, DirectoryInode)
 
     def places(self, top: str = "") -> Iterator[tuple[str, Place]]:
         """Every place below `top` (itself included), parents first."""
@@ -161,6 +170,8 @@ class Model:
             last = index == len(parts) - 1
             if not may(above[-1], uid, SEARCH):
                 raise Refusal(errno.EACCES)
+            if len(part) > NAME_MAX // 4 and len(os.fsencode(part)) > NAME_MAX:
+                raise Refusal(errno.ENAMETOOLONG)
             if part == "..":
                 above = above[:-1] or above
                 if last:
@@ -194,10 +205,14 @@ class Model:
             raise Refusal(errno.ENOTDIR)
         return place, place.inode
 
-    def create(self, place: Place, inode: Inode, uid: int) -> Inode:
-        """Make `inode` the object at the absent `place`, owned by `uid`; raises Refusal."""
+    def create(self, place: Place, inode: Inode, uid: int, asked: int | None = None) -> Inode:
+        """Make `inode` the object at the absent `place`, owned by `uid`; raises Refusal.
+
+        `asked` is the mode before the umask took its bits, which a default ACL needs to know.
+        """
         check_create(place, uid)
         inode.uid = inode.gid = uid
+        inherit(place.parent, inode, uid, inode.mode if asked is None else asked)
         inode.in_upper = True
         place.parent.entries[place.name] = inode
         touch_directory(place)

@@ -6,9 +6,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from union import syscalls
+from union import namecalls, syscalls
 from union.syscalls import Dirent
 
 OVERLAY_XATTRS = ("trusted.overlay.", "user.overlay.")
@@ -32,7 +33,7 @@ class Observation:
     status: os.stat_result | None = None
     content: bytes | None = None
     target: str | None = None
-    xattrs: tuple[str, ...] = ()
+    xattrs: Mapping[str, bytes] = field(default_factory=dict)
 
 
 class Witness:
@@ -64,6 +65,10 @@ class Witness:
             return Observation(error.errno or errno.EIO)
         return Observation(0, status, content, target, xattrs)
 
+    def flags(self, path: str) -> int:
+        """The flags of FS_IOC_GETFLAGS that an overlay keeps; raises OSError."""
+        return namecalls.get_flags(f"{self.root}/{path}") & namecalls.KEPT_FLAGS
+
     def upper(self, path: str) -> UpperState:
         """Look at the same name in the upper layer; raises OSError if that layer fails."""
         where = f"{self.upperdir}/{path}" if path else self.upperdir
@@ -94,13 +99,15 @@ def is_opaque(where: str, namespace: str = "trusted") -> bool:
         raise
 
 
-def _xattrs(where: str) -> tuple[str, ...]:
+def _xattrs(where: str) -> dict[str, bytes]:
+    """Nearly every object has none, so that this is one system call."""
     try:
-        return tuple(os.listxattr(where, follow_symlinks=False))
+        keys = os.listxattr(where, follow_symlinks=False)
     except OSError as error:
         if error.errno == errno.EOPNOTSUPP:  # the object is on a filesystem that has none
-            return ()
+            return {}
         raise
+    return {key: os.getxattr(where, key, follow_symlinks=False) for key in keys}
 
 
 def _read(where: str) -> bytes:

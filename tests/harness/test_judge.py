@@ -34,6 +34,7 @@ class StagedWitness(Witness):
         self.times: dict[Inode, tuple[int, int]] = {}
         self.staged: dict[str, Observation] = {}
         self.staged_upper: dict[str, UpperState] = {}
+        self.staged_flags: dict[str, int] = {}
         self.staged_listing: dict[str, list[Dirent]] = {}
 
     def number(self, inode: Inode) -> int:
@@ -41,11 +42,18 @@ class StagedWitness(Witness):
 
     def mtime(self, inode: Inode) -> int:
         """Moves when, and only when, the model changed the object."""
+        stated = inode.times()
         version, mtime = self.times.get(inode, (inode.version, 5_000))
+        if stated and stated.mtime is not None:
+            return stated.mtime
         if version != inode.version:
             mtime += 10
         self.times[inode] = (inode.version, mtime)
         return mtime
+
+    def atime(self, inode: Inode, otherwise: int) -> int:
+        stated = inode.times()
+        return otherwise if stated is None or stated.atime is None else stated.atime
 
     def observe(self, path: str, *, glance: bool = False) -> Observation:
         if path in self.staged:
@@ -63,14 +71,22 @@ class StagedWitness(Witness):
         fields = {
             "mode": inode.TYPE | inode.mode, "ino": self.number(inode), "dev": UNION, "nlink": inode.nlink,
             "uid": inode.uid, "gid": inode.gid, "size": len(getattr(inode, "content", b"")),
-            "mtime": mtime, "atime": mtime, **changes,
+            "mtime": mtime, "atime": self.atime(inode, mtime), **changes,
         }  # fmt: skip
         order = ("mode", "ino", "dev", "nlink", "uid", "gid", "size")
         seconds = [0, 0, 0]
-        exact = {"st_mtime_ns": fields["mtime"], "st_atime_ns": fields["atime"], "st_ctime_ns": 0}
+        exact = {
+            "st_mtime_ns": fields["mtime"], "st_atime_ns": fields["atime"], "st_ctime_ns": 0,
+            "st_rdev": fields.get("rdev", getattr(inode, "rdev", 0)),
+        }  # fmt: skip
         status = os.stat_result([*(fields[name] for name in order), *seconds], exact)
         content = inode.content if isinstance(inode, FileInode) else None
-        return Observation(0, status, content, inode.target if isinstance(inode, LinkInode) else None)
+        return Observation(0, status, content, inode.target if isinstance(inode, LinkInode) else None, inode.xattrs)
+
+    def flags(self, path: str) -> int:
+        place = self.model.find(path)
+        assert place is not None and place.inode is not None
+        return self.staged_flags.get(path, place.inode.flags)
 
     def upper(self, path: str) -> UpperState:
         if path in self.staged_upper:
@@ -140,7 +156,7 @@ def test_complains_of_content_target_and_private_xattrs() -> None:
     judge, witness = staged()
     witness.staged[S.reg] = replace(witness.true(S.reg), content=b"other text.")
     witness.staged[S.isym] = replace(witness.true(S.isym), target="elsewhere")
-    witness.staged[S.empty] = replace(witness.true(S.empty), xattrs=("user.mine", "trusted.overlay.opaque"))
+    witness.staged[S.empty] = replace(witness.true(S.empty), xattrs={"user.mine": b"", "trusted.overlay.opaque": b"y"})
     for path, complaint in ((S.reg, "content"), (S.isym, "leads to elsewhere"), (S.empty, "private xattr trusted")):
         assert any(complaint in line for line in judge.names([path]))
 

@@ -5,5 +5,8 @@ An operation carries what the scenario expects (`fails`, and the value where the
 performed on the union here and predicted by `union.model`; neither knows of the other.
 """
 
+from union.operations.attributes import *  # noqa: F403
 from union.operations.base import *  # noqa: F403
 from union.operations.classical import *  # noqa: F403
+from union.operations.listing import *  # noqa: F403
+from union.operations.naming import *  # noqa: F403

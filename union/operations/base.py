@@ -7,7 +7,7 @@ import errno as errnos
 import os
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
@@ -75,6 +75,18 @@ class Held:
         """Let go of everything, the last first."""
         while self._things:
             self.drop(next(reversed(self._things)))
+
+
+def shell_line(words: Iterable[str]) -> str:
+    """The words as one printable line that a shell splits back, whatever they hold."""
+    return " ".join(map(_quoted, words))
+
+
+def _quoted(word: str) -> str:
+    if word.isprintable():
+        return shlex.quote(word)
+    escaped = os.fsencode(word).decode("latin-1").encode("unicode_escape").decode().replace("'", "\\'")
+    return f"$'{escaped}'"
 
 
 @contextmanager
@@ -150,7 +162,7 @@ class Operation(ABC):
             words.append("-B")
         if self.fails:
             words += ["-E", errnos.errorcode[self.fails]]
-        return shlex.join(words)
+        return shell_line(words)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,9 +41,11 @@ class OpenFile(Operation):
         return Result(self.fails, None if self.fails else self.reads)
 
     def call(self, root: str, held: Held) -> Value:
-        path = f"{root}/{self.path}"
         with acting_as(self.unprivileged):
-            fd = os.open(path, self.flags, self.mode)
+            return self._open(f"{root}/{self.path}")
+
+    def _open(self, path: str) -> Value:
+        fd = os.open(path, self.flags, self.mode)
         try:
             if self.writes is not None:
                 written = os.write(fd, self.writes)

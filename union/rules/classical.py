@@ -7,9 +7,9 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
+from datasets.tree import APPEND_ONLY, IMMUTABLE
 from union.inodes import DirectoryInode, FileInode, LinkInode, descend
 from union.operations import (
-    ChangeMode,
     Link,
     MakeDirectory,
     OpenFile,
@@ -30,6 +30,8 @@ from union.rules.common import (
     Refusal,
     Rules,
     change,
+    check_access,
+    check_change,
     check_create,
     check_delete,
     check_open,
@@ -59,18 +61,18 @@ def _open(model: Model, operation: Operation) -> Value:
     else:
         place, inode = model.existing(operation, follow=True)
     if inode is None:
-        inode = model.create(place, FileInode(mode=operation.mode & ~UMASK), uid)
+        inode = model.create(place, FileInode(mode=operation.mode & ~UMASK), uid, operation.mode)
     else:
         check_open(inode, flags, uid)
         if flags & os.O_ACCMODE or flags & os.O_TRUNC:
-            copy_up(place)
+            inode = copy_up(place)
     if not isinstance(inode, FileInode):
         return None
     if flags & os.O_TRUNC:
-        change(inode, b"")
+        change(inode, b"", uid)
     if operation.writes is not None:
         at = len(inode.content) if flags & os.O_APPEND else 0
-        change(inode, inode.content[:at] + operation.writes + inode.content[at + len(operation.writes) :])
+        change(inode, inode.content[:at] + operation.writes + inode.content[at + len(operation.writes) :], uid)
     return inode.content if operation.reads is not None else None
 
 
@@ -79,7 +81,7 @@ def _mkdir(model: Model, operation: Operation) -> Value:
     place = model.walk_to(str(operation.path), uid_of(operation), follow=False)
     if place.inode is not None:
         raise Refusal(errno.EEXIST)
-    model.create(place, DirectoryInode(mode=operation.mode & ~UMASK), uid_of(operation))
+    model.create(place, DirectoryInode(mode=operation.mode & ~UMASK), uid_of(operation), operation.mode)
     return None
 
 
@@ -138,6 +140,8 @@ def _rename(model: Model, operation: Operation) -> Value:
     touch_directory(old)
     new.parent.entries[new.name] = inode
     touch_directory(new)
+    if isinstance(inode, DirectoryInode) and old.parent is not new.parent:
+        inode.version += 1  # XFS takes a new parent for a change, if a whiteout stood where it moved to
     return None
 
 
@@ -150,6 +154,7 @@ def _link(model: Model, operation: Operation) -> Value:
     if to.slash:
         raise Refusal(errno.ENOENT)
     check_create(to, uid_of(operation))
+    check_change(inode)
     if isinstance(inode, DirectoryInode):
         raise Refusal(errno.EPERM)
     inode = copy_up(source)
@@ -171,32 +176,25 @@ def _truncate(model: Model, operation: Operation) -> Value:
     place, inode = model.existing(operation, follow=True)
     if isinstance(inode, DirectoryInode):
         raise Refusal(errno.EISDIR)
-    if not may(inode, uid_of(operation), WRITE):
-        raise Refusal(errno.EACCES)
+    check_access(inode, uid_of(operation), WRITE)
+    if inode.flags & APPEND_ONLY:
+        raise Refusal(errno.EPERM)
     inode = copy_up(place)
     assert isinstance(inode, FileInode)
-    change(inode, inode.content[: operation.size].ljust(operation.size, b"\0"))
+    change(inode, inode.content[: operation.size].ljust(operation.size, b"\0"), uid_of(operation))
     return None
 
 
 def _touch(model: Model, operation: Operation) -> Value:
     place, inode = model.existing(operation, follow=True)
+    if inode.flags & IMMUTABLE:
+        raise Refusal(errno.EPERM)
     if uid_of(operation) != inode.uid and not may(inode, uid_of(operation), WRITE):
         raise Refusal(errno.EACCES)
     inode = copy_up(place)
     inode.version += 1
     if isinstance(inode, FileInode):
         inode.touched = True
-    return None
-
-
-def _chmod(model: Model, operation: Operation) -> Value:
-    assert isinstance(operation, ChangeMode)
-    place, inode = model.existing(operation, follow=True)
-    if uid_of(operation) not in (0, inode.uid):
-        raise Refusal(errno.EPERM)
-    inode = copy_up(place)
-    inode.mode = operation.mode
     return None
 
 
@@ -229,7 +227,6 @@ RULES: Rules = {
     ReadLink: _readlink,
     Truncate: _truncate,
     Touch: _touch,
-    ChangeMode: _chmod,
     Size: _size,
     RemoveTree: _rmtree,
 }

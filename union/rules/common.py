@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from union.inodes import DirectoryInode, FileInode, Inode, Place
+from datasets.acl import ACCESS, Acl
+from datasets.tree import APPEND_ONLY, IMMUTABLE
+from union.inodes import DirectoryInode, FileInode, Inode, Place, drop_privileges
 from union.operations import UNPRIVILEGED, Operation, Value
 
 if TYPE_CHECKING:
@@ -36,11 +39,27 @@ def uid_of(operation: Operation) -> int:
 
 
 def may(inode: Inode, uid: int, access: int) -> bool:
-    """Permission bits; root may all (search asks for one x bit, which directories here always have)."""
+    """Permission bits and ACL; root may all (search asks for one x bit, which directories here always have)."""
     if uid == 0:
         return True
+    if ACCESS in inode.xattrs:
+        return Acl.parse(inode.xattrs[ACCESS]).permits(inode.uid == uid, uid, uid, inode.gid, access)
     shift = 6 if inode.uid == uid else 3 if inode.gid == uid else 0
     return (inode.mode >> shift) & access == access
+
+
+def check_access(inode: Inode, uid: int, access: int) -> None:
+    """May `uid` do that; an immutable object is for nobody to write."""
+    if access & WRITE and inode.flags & IMMUTABLE:
+        raise Refusal(errno.EPERM)
+    if not may(inode, uid, access):
+        raise Refusal(errno.EACCES)
+
+
+def check_change(inode: Inode) -> None:
+    """Attributes and links of an immutable or append-only object cannot be changed, by nobody."""
+    if inode.flags & (IMMUTABLE | APPEND_ONLY):
+        raise Refusal(errno.EPERM)
 
 
 def check_open(inode: Inode, flags: int, uid: int) -> None:
@@ -53,18 +72,23 @@ def check_open(inode: Inode, flags: int, uid: int) -> None:
     elif flags & os.O_DIRECTORY:
         raise Refusal(errno.ENOTDIR)
     reads = (flags & os.O_ACCMODE) != os.O_WRONLY
-    if not may(inode, uid, READ * reads | WRITE * writes):
-        raise Refusal(errno.EACCES)
+    check_access(inode, uid, READ * reads | WRITE * writes)
+    rewrites = flags & os.O_TRUNC or (flags & os.O_ACCMODE and not flags & os.O_APPEND)
+    if inode.flags & APPEND_ONLY and rewrites:
+        raise Refusal(errno.EPERM)
 
 
 def check_create(place: Place, uid: int) -> None:
-    if not may(place.parent, uid, WRITE | SEARCH):
-        raise Refusal(errno.EACCES)
+    check_access(place.parent, uid, WRITE | SEARCH)
 
 
 def check_delete(place: Place, uid: int, *, directory: bool) -> None:
     """The checks the kernel makes before it removes or replaces a name by a (non-)directory."""
     check_create(place, uid)
+    parent, inode = place.parent, place.inode
+    sticky = parent.mode & stat.S_ISVTX and uid not in (0, parent.uid, inode.uid if inode else 0)
+    if sticky or parent.flags & APPEND_ONLY or (inode and inode.flags & (IMMUTABLE | APPEND_ONLY)):
+        raise Refusal(errno.EPERM)
     if directory and not isinstance(place.inode, DirectoryInode):
         raise Refusal(errno.ENOTDIR)
     if not directory and isinstance(place.inode, DirectoryInode):
@@ -91,9 +115,7 @@ def copy_up(place: Place) -> Inode:
 
 def _copy(inode: Inode, *, nlink: int) -> Inode:
     """Another object that looks the same but for its number of names."""
-    fresh = replace(inode, nlink=nlink, breaks=False, lower_names=set(), beneath=None)
-    fresh.xattrs = dict(inode.xattrs)
-    return fresh
+    return replace(inode, nlink=nlink, breaks=False, lower_names=set(), beneath=None)
 
 
 def touch_directory(place: Place) -> None:
@@ -113,7 +135,12 @@ def remove(place: Place) -> None:
     touch_directory(place)
 
 
-def change(inode: FileInode, content: bytes) -> None:
+def change(inode: FileInode, content: bytes, uid: int = 0) -> None:
+    """`uid` writes or truncates: capabilities go whoever it is, suid and sgid stay for root alone."""
+    mode = inode.mode
+    drop_privileges(inode, outsider=uid not in (0, inode.gid))
+    if uid == 0:
+        inode.mode = mode
     inode.content = content
     inode.version += 1
     inode.touched = False
