@@ -73,10 +73,11 @@ class OpenFile(Operation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MakeDirectory(Operation):
-    """mkdir(2)."""
+    """mkdir(2). `cycle` says whether a rotating run remounts after it."""
 
     word: ClassVar[str] = "mkdir"
     mode: int = 0o755
+    cycle: bool = True
 
     def call(self, root: str, held: Held) -> Value:
         with acting_as(self.unprivileged):
@@ -126,9 +127,11 @@ class Rename(TwoNames):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link(TwoNames):
-    """link(2): a symlink source is linked itself, never followed."""
+    """link(2): a symlink source is linked itself, never followed. `cycle` as for `Rename`."""
 
     word: ClassVar[str] = "link"
+    cycle: bool = True
+
     def call(self, root: str, held: Held) -> Value:
         with acting_as(self.unprivileged):
             os.link(f"{root}/{self.path}", f"{root}/{self.to}", follow_symlinks=False)
@@ -267,8 +270,8 @@ def open_dir(path: Name, flags: int = R, *, fails: int = 0) -> OpenFile:
     return OpenFile(path=path, flags=flags | DIRECTORY, fails=fails)
 
 
-def mkdir(path: Name, fails: int = 0) -> MakeDirectory:
-    return MakeDirectory(path=path, fails=fails)
+def mkdir(path: Name, fails: int = 0, *, cycle: bool = True) -> MakeDirectory:
+    return MakeDirectory(path=path, fails=fails, cycle=cycle)
 
 
 def rmdir(path: Name, fails: int = 0) -> RemoveDirectory:
@@ -283,8 +286,8 @@ def rename(path: Name, to: Name, fails: int = 0, *, cycle: bool = True) -> Renam
     return Rename(path=path, to=to, fails=fails, cycle=cycle)
 
 
-def link(path: Name, to: Name, fails: int = 0) -> Link:
-    return Link(path=path, to=to, fails=fails)
+def link(path: Name, to: Name, fails: int = 0, *, cycle: bool = True) -> Link:
+    return Link(path=path, to=to, fails=fails, cycle=cycle)
 
 
 def readlink(path: Name, reads: str | None = None, *, fails: int = 0) -> ReadLink:
