@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from datasets.reference import C0, reference
-from datasets.tree import Directory, write
+from datasets.tree import Directory, File, write
 from tests.harness.isolated import isolated, needs_mounts, needs_xfs
 from tests.union.beyond import held_directories, held_files, open_flags, syncing, temporary_files
+from union.judge import difference
 from union.layers import scratch_directory, tmpfs, xfs_on_loop
 from union.model import Model
 from union.names import Name, Names
@@ -33,6 +34,7 @@ from union.operations import (
     reads,
 )
 from union.scenario import Group, When
+from union.witness import Witness
 
 FAMILIES = (held_files, held_directories, open_flags, temporary_files, syncing)
 GROUPS: tuple[Group, ...] = tuple(group for family in FAMILIES for group in family.GROUPS)
@@ -186,3 +188,16 @@ def test_a_reproducer_of_a_step_names_what_it_goes_on_from() -> None:
     line = reads(Name("top/foo"), b"x" * 100, "reader", at=4).reproducer("/mnt")
     assert line == "- read-held /mnt/top/foo held=reader at=4"
     assert hold(Name("top/foo"), R, "reader").reproducer("/mnt") == "- hold /mnt/top/foo held=reader"
+
+
+def test_the_whole_of_a_large_file_is_compared(tmp_path: Path) -> None:
+    content = b"x" * (1 << 20)
+    write(Directory({"file": File(content), "exact": File(content[: 64 << 10])}), tmp_path)
+    witness = Witness(str(tmp_path), str(tmp_path))
+    assert (witness.observe("file").content, witness.observe("exact").content) == (content, content[: 64 << 10])
+    with open(tmp_path / "file", "r+b") as file:
+        file.seek((1 << 20) - 1)
+        file.write(b"y")
+    told = difference(witness.observe("file").content or b"", content)
+    assert told == "of 1048576 bytes instead of 1048576, from byte 1048575 on b'y' instead of b'x'"
+    assert difference(b"a", b"b") == "b'a' instead of b'b'"
