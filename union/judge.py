@@ -260,7 +260,7 @@ class Judge:
 
     def _content(self, path: str, inode: Inode, seen: Observation) -> Iterator[str]:
         if isinstance(inode, FileInode) and seen.content != inode.content:
-            yield f"{path}: content {seen.content!r} instead of {inode.content!r}"
+            yield f"{path}: content {difference(seen.content or b'', inode.content)}"
         if isinstance(inode, LinkInode) and seen.target != inode.target:
             yield f"{path}: leads to {seen.target} instead of {inode.target}"
         if seen.xattrs or inode.xattrs:
@@ -343,3 +343,15 @@ class Judge:
 def _text(seen: Seen) -> str:
     device = "any" if seen.device is None else f"{seen.device:#x}"
     return f"{device}:{'any' if seen.number is None else seen.number}"
+
+
+LONGEST_CONTENT = 200  # bytes of a file that a complaint shows
+
+
+def difference(seen: bytes, wanted: bytes) -> str:
+    """How two contents differ, with all of them if they are short."""
+    if max(len(seen), len(wanted)) <= LONGEST_CONTENT:
+        return f"{seen!r} instead of {wanted!r}"
+    at = next((at for at, (a, b) in enumerate(zip(seen, wanted, strict=False)) if a != b), min(len(seen), len(wanted)))
+    parts = f"{seen[at : at + 16]!r} instead of {wanted[at : at + 16]!r}"
+    return f"of {len(seen)} bytes instead of {len(wanted)}, from byte {at} on {parts}"

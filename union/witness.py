@@ -13,7 +13,8 @@ from union import namecalls, syscalls
 from union.syscalls import Dirent
 
 OVERLAY_XATTRS = ("trusted.overlay.", "user.overlay.")
-MAX_CONTENT = 64 * 1024  # bytes of a file that are read to be compared
+MAX_CONTENT = 16 << 20  # bytes of a file that are read to be compared
+FIRST_READ = 64 << 10  # what nearly every file fits into: one call is enough to see its end
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,10 @@ def _xattrs(where: str) -> dict[str, bytes]:
 def _read(where: str) -> bytes:
     fd = os.open(where, os.O_RDONLY)
     try:
-        return os.read(fd, MAX_CONTENT)
+        content = os.read(fd, FIRST_READ)
+        if len(content) == FIRST_READ:
+            while len(content) < MAX_CONTENT and (more := os.read(fd, MAX_CONTENT)):
+                content += more
+        return content
     finally:
         os.close(fd)

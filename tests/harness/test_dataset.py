@@ -260,3 +260,10 @@ def test_what_cannot_be_described_is_refused() -> None:
     marked = Directory({"old": Directory()}, xattrs=OPAQUE_Y)
     with pytest.raises(ValueError, match="mark of its own"):
         merged([Directory({"n": Directory(xattrs={REDIRECT: b"/d/old"})}), Directory({"d": marked})])
+
+
+def test_zeroes_of_a_large_file_are_holes(tmp_path: Path) -> None:
+    content = bytes(3 << 16) + b"data" + bytes(2 << 16) + b"end"
+    write(Directory({"sparse": File(content), "full": File(b"x" * len(content))}), tmp_path)
+    assert (tmp_path / "sparse").read_bytes() == content
+    assert (tmp_path / "sparse").stat().st_blocks < (tmp_path / "full").stat().st_blocks

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from command.options import parse
+from tests.union import GROUPS
 from union.errors import UsageError
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -107,5 +108,6 @@ def test_help_tells_the_two_runs_and_the_exit_codes() -> None:
 def test_list_names_all_scenarios_and_counts_them() -> None:
     done = run("--list")
     assert done.returncode == 0 and done.stderr == ""
-    assert "60 groups, 373 scenarios, 359 of them in a default run" in done.stdout
+    total = sum(len(group.scenarios) for group in GROUPS)
+    assert f"{len(GROUPS)} groups, {total} scenarios, " in done.stdout
     assert "\nrename-mass-5:2: " in done.stdout
