@@ -14,12 +14,11 @@ from tabulate import tabulate
 
 from command import guest, native
 from command.options import Options
+from kernel import recipe
 from report.events import Event, Outcome, ScenarioEnded
 from tests.union.choice import Choice
 from union.configuration import EVERYTHING, Configuration
 from union.errors import HarnessError, SetupError, Unsupported, UsageError
-
-STOCK = "stock-6.12"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +83,9 @@ def run(options: Options) -> int:
     """Run all controls; 0 if every one fails as it must, 1 if one passes, 3 if one cannot be judged."""
     if os.environ.get(native.COMMAND):
         return _inside()
-    if options.kernel == STOCK:
-        raise UsageError(f"--controls needs a kernel with the option; {STOCK} is the control that must refuse it")
+    asked = options.kernel
+    if asked in map(recipe.stock, recipe.series()):
+        raise UsageError(f"--controls needs a kernel with the option; {asked} is the control that must refuse it")
     probe = replace(options, configuration=_detached())
     rows = _rows_here() if native.chosen(probe) else _rows_in_guest(options)
     rows.append(_stock_refuses(options))
@@ -132,8 +132,10 @@ def _rows_in_guest(options: Options) -> list[Row]:
 
 
 def _stock_refuses(options: Options) -> Row:
-    """The same sources without the patch must refuse the option (D1)."""
-    status, text = guest.capture(options, STOCK, ["--ov", "--xino", "--kernel=native", "open-plain:1"])
+    """The same sources without the patch must refuse the option (D1); for a kernel not of our making, the default's."""
+    kernel = guest.flavour(options)
+    stock = recipe.stock(kernel if kernel in recipe.series() else guest.DEFAULT)
+    status, text = guest.capture(options, stock, ["--ov", "--xino", "--kernel=native", "open-plain:1"])
     refused = status == Unsupported.exit_code and "refuses xino=nofollow" in text
     verdict = Verdict.FAILED_AS_IT_MUST if refused else Verdict.PASSED if status == 0 else Verdict.UNJUDGED
     return Row("stock kernel with xino=nofollow", verdict, text.strip().splitlines()[-1] if text.strip() else "")

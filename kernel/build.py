@@ -38,10 +38,12 @@ SPACE_NEEDED = 3 * 10**9
 
 PROFILED = Path("fs/overlayfs")
 """Where a kernel with coverage counts, in its source tree and in its cache entry."""
+STOCK_SOURCE = Path("stock") / PROFILED
+"""In the cache entry of such a kernel, the same source without the patches."""
 
 _STEPS = 1600  # lines that make prints for a whole build of our configuration, give or take a few
 _KEEP = 4  # kernels of one name
-_TREES = 3  # of different series or configurations, some 0.8 GB each
+_TREES = 3  # of different series or configurations, some 0.7 GB each
 
 
 @dataclass(frozen=True)
@@ -124,9 +126,9 @@ class _Build:
                 self._prepare(tree)
             with contextlib.ExitStack() as stack:
                 with self.progress.phase("patching"):
-                    stack.enter_context(patching.Patched(tree, self.what.patches, self.log))
+                    patched = stack.enter_context(patching.Patched(tree, self.what.patches, self.log))
                 self._compile(tree, _STEPS if fresh else None)
-                return self._store(tree / "linux", begin)
+                return self._store(tree / "linux", patched, begin)
 
     @contextlib.contextmanager
     def _tree(self) -> Iterator[tuple[Path, bool]]:
@@ -211,7 +213,7 @@ class _Build:
             on_line=on_line,
         )
 
-    def _store(self, binary: Path, begin: float) -> Kernel:
+    def _store(self, binary: Path, patched: patching.Patched, begin: float) -> Kernel:
         """Put the program and its description into the cache under its final name, in one step."""
         final = self._final
         if _key(self.what, self.origin, self.gcc) != self._inputs:
@@ -232,7 +234,7 @@ class _Build:
             new = Path(name, "entry")
             new.mkdir()
             shutil.copy2(binary, new / "linux")
-            _keep_notes(binary.parent / PROFILED, new)
+            _keep_notes(binary.parent / PROFILED, patched, new)
             description = {**asdict(kernel), "path": "linux"}
             (new / "kernel.json").write_text(json.dumps(description, indent=1) + "\n")
             new.rename(final)
@@ -240,14 +242,17 @@ class _Build:
         return kernel
 
 
-def _keep_notes(profiled: Path, entry: Path) -> None:
-    """Of a kernel that counts what it runs, keep what gcov needs to read the counts: notes and patched source."""
+def _keep_notes(profiled: Path, patched: patching.Patched, entry: Path) -> None:
+    """Of a kernel that counts what it runs, keep what is needed to read the counts: notes, source, stock source."""
     notes = list(profiled.glob("*.gcno"))
     if notes:
-        kept = entry / PROFILED
-        kept.mkdir(parents=True)
-        for path in (*notes, *profiled.glob("*.[ch]")):
-            shutil.copy2(path, kept / path.name)
+        kept, stock = made(entry / PROFILED), made(entry / STOCK_SOURCE)
+        for path in notes:
+            shutil.copy2(path, kept)
+        for path in profiled.glob("*.[ch]"):
+            shutil.copy2(path, kept)
+            if (original := patched.original(path)) is not None:
+                (stock / path.name).write_bytes(original)
 
 
 def _killed() -> list[Path]:

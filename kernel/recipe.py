@@ -60,6 +60,11 @@ def series(root: Path = _HERE) -> list[str]:
     return sorted(path.name for path in (root / "patches").iterdir() if path.is_dir())
 
 
+def stock(one: str) -> str:
+    """The kernel of series `one` without the patches."""
+    return f"{STOCK}-{one}"
+
+
 def flavours(root: Path = _HERE) -> list[str]:
     """What a kernel of any series can be made as, beside the plain one with the patches."""
     return [STOCK, *sorted(path.name for path in (root / "flavours").glob("*") if path.is_dir())]

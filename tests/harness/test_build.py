@@ -121,6 +121,9 @@ def test_a_flavour_has_its_own_options_and_patches_too(ingredients: Path, tree: 
     kept = counting.path.parent / building.PROFILED
     assert (kept / "super.gcno").read_text() == "notes"
     assert "# counted" in (kept / "super.c").read_text(), "the source as it was compiled"
+    stock = counting.path.parent / building.STOCK_SOURCE
+    assert (stock / "super.c").read_text() == "# first\n# second\n"
+    assert not (stock / "new.c").exists()
 
 
 def test_a_kernel_without_notes_keeps_no_source(ingredients: Path, tree: Path) -> None:
