@@ -9,6 +9,7 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from datasets.acl import XFS_NAMES
 from union import namecalls, syscalls
 from union.syscalls import Dirent
 
@@ -101,7 +102,7 @@ def is_opaque(where: str) -> bool:
 def _xattrs(where: str) -> dict[str, bytes]:
     """Nearly every object has none, so that this is one system call."""
     keys = os.listxattr(where, follow_symlinks=False)
-    return {key: os.getxattr(where, key, follow_symlinks=False) for key in keys}
+    return {key: os.getxattr(where, key, follow_symlinks=False) for key in keys if key not in XFS_NAMES}
 
 
 def _read(where: str) -> bytes:

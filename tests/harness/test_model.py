@@ -78,10 +78,11 @@ def test_scenarios_and_model_agree(group: Group) -> None:
             assert wanted.value in (None, predicted.value), operation
 
 
-# What an overlay must answer otherwise than other filesystems do.
+# What an overlay must answer otherwise than other filesystems do, and what cannot be removed afterwards.
 OVERLAY_ALONE = [
+    "chattr-lower",
     *(group.name for group in GROUPS if group.when is When.NO_DIRECTORY_RENAMES),
-    *("make-whiteout", "rename-whiteout"),
+    *("make-whiteout", "rename-whiteout", "xattr-own-long"),
 ]
 
 

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What the classical suite does not look at, a file per family."""
 
-from tests.union.beyond import nodes, owners, rename_flags, times
+from tests.union.beyond import acls, flags, nodes, owners, rename_flags, times, xattrs
 from union.scenario import Group
 
 GROUPS: tuple[Group, ...] = (
+    *acls.GROUPS,
+    *flags.GROUPS,
     *nodes.GROUPS,
     *owners.GROUPS,
     *rename_flags.GROUPS,
     *times.GROUPS,
+    *xattrs.GROUPS,
 )
