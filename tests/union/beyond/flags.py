@@ -65,7 +65,7 @@ def fixed() -> Directory:
 
 
 def immutable_file(path: Name, beside: Name, content: bytes) -> Operations:
-    """Nothing can be done to it, by root neither."""
+    """Nothing can be done to it, by root neither, until the flag is taken away."""
     size = len(content)
     return (
         lsattr(path, IMMUTABLE),
@@ -86,6 +86,8 @@ def immutable_file(path: Name, beside: Name, content: bytes) -> Operations:
         chattr(path, 0, EPERM, unprivileged=True),
         holds(path, content),
         absent(beside),
+        chattr(path, 0),
+        open_file(path, RW, writes=b"L"),
     )
 
 
@@ -218,8 +220,6 @@ def lower_immutable(n: Names) -> Operations:
     path = own(n) / "immutable"
     return (
         *immutable_file(path, own(n) / "outside", b"lower"),
-        chattr(path, 0),
-        open_file(path, RW, writes=b"L"),
         unlink(path),
         absent(path),
     )
