@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What the classical suite does not look at, a file per family."""
 
-from tests.union.beyond import acls, flags, nodes, odd_names, owners, rename_flags, times, xattrs
+from tests.union.beyond import acls, flags, listings, nodes, odd_names, owners, rename_flags, times, xattrs
 from union.scenario import Group
 
 GROUPS: tuple[Group, ...] = (
     *acls.GROUPS,
     *flags.GROUPS,
+    *listings.GROUPS,
     *nodes.GROUPS,
     *odd_names.GROUPS,
     *owners.GROUPS,
