@@ -11,6 +11,9 @@ from typing import Final, NamedTuple
 ACCESS: Final = "system.posix_acl_access"
 DEFAULT: Final = "system.posix_acl_default"
 
+XFS_NAMES: Final = frozenset({"trusted.SGI_ACL_FILE", "trusted.SGI_ACL_DEFAULT"})
+"""How XFS lists its ACLs besides, to root alone."""
+
 USER_OBJ, USER, GROUP_OBJ, GROUP, MASK, OTHER = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
 _VERSION: Final = 2
 _HEADER, _ENTRY = struct.Struct("<I"), struct.Struct("<HHI")
@@ -48,6 +51,19 @@ class Acl:
     def raw(self) -> bytes:
         """The value of its xattr."""
         return _HEADER.pack(_VERSION) + b"".join(_ENTRY.pack(*entry) for entry in self.entries)
+
+    @property
+    def valid(self) -> bool:
+        """Whether the kernel takes it: entries in order, one of each that must be there, a mask if one is needed."""
+        tags = [entry.tag for entry in self.entries]
+        once = (USER_OBJ, GROUP_OBJ, OTHER)
+        named = USER in tags or GROUP in tags
+        return (
+            tags == sorted(tags)
+            and all(tags.count(tag) == 1 for tag in once)
+            and tags.count(MASK) <= 1
+            and (not named or MASK in tags)
+        )
 
     @property
     def minimal(self) -> bool:

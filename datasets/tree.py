@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 _SPECIAL_BITS = 0o7000  # suid, sgid and sticky: mkdir ignores two of them, chown clears them
-_FS_IOC_SETFLAGS = 0x40086602
+_FS_IOC_GETFLAGS, _FS_IOC_SETFLAGS = 0x80086601, 0x40086602
 SPARSE_SIZE: Final = 64 << 10  # from this size on the chunks of a file that are all zeroes are left out as holes
 SPARSE_CHUNK: Final = 64 << 10
 
@@ -219,7 +219,9 @@ class _Writer:
         if isinstance(node, File | Directory) and node.flags:
             fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK, dir_fd=self.dir_fd)
             try:
-                fcntl.ioctl(fd, _FS_IOC_SETFLAGS, struct.pack("i", node.flags))
+                # Some filesystems, ext4 for one, insist on flags of their own.
+                own = struct.unpack("i", fcntl.ioctl(fd, _FS_IOC_GETFLAGS, bytes(4)))[0]
+                fcntl.ioctl(fd, _FS_IOC_SETFLAGS, struct.pack("i", own | node.flags))
             except OSError as error:
                 raise OSError(error.errno, f"flags {node.flags:#x}: {error.strerror}", path) from error
             finally:

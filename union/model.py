@@ -69,11 +69,12 @@ class Model:
             return None
 
     def target(self, path: str) -> str | None:
-        """The path one step further if `path` is a symlink, relative to the root."""
+        """The path one step further if `path` is a symlink, relative to the root; None if it leads out of it."""
         place = self.find(path)
         if place is None or not isinstance(place.inode, LinkInode):
             return None
-        return os.path.normpath(os.path.join(os.path.dirname(path), place.inode.target))
+        target = os.path.normpath(os.path.join(os.path.dirname(path), place.inode.target))
+        return None if target.startswith(("/", "../")) or target == ".." else target
 
     def is_straight(self, path: str) -> bool:
         """Whether no symlink is followed on the way to the last name: the layers have it at the same path then."""

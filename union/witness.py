@@ -9,6 +9,7 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from datasets.acl import XFS_NAMES
 from union import namecalls, syscalls
 from union.syscalls import Dirent
 
@@ -108,7 +109,7 @@ def _xattrs(where: str) -> dict[str, bytes]:
         if error.errno == errno.EOPNOTSUPP:  # the object is on a filesystem that has none
             return {}
         raise
-    return {key: os.getxattr(where, key, follow_symlinks=False) for key in keys}
+    return {key: os.getxattr(where, key, follow_symlinks=False) for key in keys if key not in XFS_NAMES}
 
 
 def _read(where: str) -> bytes:

@@ -79,10 +79,12 @@ def test_scenarios_and_model_agree(group: Group) -> None:
         model.release()
 
 
-# What an overlay must answer otherwise than other filesystems do, or not every filesystem can.
+# What an overlay must answer otherwise than other filesystems do, what not every filesystem can, and what
+# cannot be removed afterwards.
 OVERLAY_ALONE = [
+    "chattr-lower",
     *(group.name for group in GROUPS if group.when is When.NO_DIRECTORY_RENAMES or group.needs),
-    *("make-whiteout", "rename-whiteout"),
+    *("make-whiteout", "rename-whiteout", "xattr-own-long"),
 ]
 
 

@@ -9,6 +9,7 @@ import stat
 from dataclasses import dataclass
 from typing import ClassVar
 
+from datasets.acl import XFS_NAMES
 from union import namecalls
 from union.names import Name
 from union.operations.base import Held, Operation, Result, Value, acting_as, shell_line
@@ -189,7 +190,8 @@ class ListXattrs(Spelled):
 
     def call(self, root: str, held: Held) -> Value:
         with acting_as(self.unprivileged):
-            return " ".join(sorted(os.listxattr(f"{root}/{self.path}", follow_symlinks=self.follow)))
+            keys = os.listxattr(f"{root}/{self.path}", follow_symlinks=self.follow)
+        return " ".join(sorted(key for key in keys if key not in XFS_NAMES))
 
     def details(self) -> list[str]:
         reads = [] if self.reads is None else ["-R", self.reads]

@@ -85,7 +85,7 @@ def shell_line(words: Iterable[str]) -> str:
 def _quoted(word: str) -> str:
     if word.isprintable():
         return shlex.quote(word)
-    escaped = os.fsencode(word).decode("latin-1").encode("unicode_escape").decode().replace("'", "\\'")
+    escaped = os.fsencode(word).decode("latin-1").encode("unicode_escape").decode().replace("'", "\\x27")
     return f"$'{escaped}'"
 
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from union.model import Model
 
 
+LEAST_ROOM = 24  # bytes of a buffer that takes the entry `.`
+
+
 def _open(model: Model, operation: Operation) -> DirectoryInode:
     _, inode = model.existing(operation, follow=True)
     if not isinstance(inode, DirectoryInode):
@@ -39,7 +42,10 @@ def _content(directory: DirectoryInode, unsure: frozenset[str] = frozenset()) ->
 
 
 def _list(model: Model, operation: Operation) -> Value:
-    return _content(_open(model, operation))
+    directory = _open(model, operation)
+    if isinstance(operation, ListDirectory) and operation.size < LEAST_ROOM:
+        raise Refusal(errno.EINVAL)
+    return _content(directory)
 
 
 def _seek_beyond(model: Model, operation: Operation) -> Value:

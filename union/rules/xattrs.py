@@ -32,8 +32,11 @@ def _set(model: Model, operation: Operation) -> Value:
         raise Refusal(errno.ERANGE)
     place, inode = model.existing(operation, follow=operation.follow)
     if key in (ACCESS, DEFAULT):
+        acl = _parsed(operation.value)
         _check_acl(inode, key, uid)
-        _set_acl(raised(place), key, Acl.parse(operation.value), uid)
+        if not acl.valid:
+            raise Refusal(errno.EINVAL)
+        _set_acl(raised(place), key, acl, uid)
         return None
     if key == CAPABILITY and not _is_capability(operation.value):
         raise Refusal(errno.EINVAL)
@@ -122,6 +125,13 @@ def _check_storable(key: str) -> None:
 
 def _is_capability(value: bytes) -> bool:
     return len(value) >= 4 and len(value) == CAPABILITY_SIZES.get(value[3])
+
+
+def _parsed(value: bytes) -> Acl:
+    try:
+        return Acl.parse(value)
+    except ValueError:
+        raise Refusal(errno.EINVAL) from None
 
 
 def _check_acl(inode: Inode, key: str, uid: int) -> None:

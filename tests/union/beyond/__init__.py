@@ -2,23 +2,33 @@
 """What the classical suite does not look at, a file per family."""
 
 from tests.union.beyond import (
+    acls,
+    flags,
     held_directories,
     held_files,
+    listings,
     nodes,
+    odd_names,
     open_flags,
     owners,
     rename_flags,
     syncing,
     temporary_files,
     times,
+    xattrs,
 )
 from union.scenario import Group
 
 GROUPS: tuple[Group, ...] = (
     *nodes.GROUPS,
     *owners.GROUPS,
-    *rename_flags.GROUPS,
     *times.GROUPS,
+    *rename_flags.GROUPS,
+    *odd_names.GROUPS,
+    *xattrs.GROUPS,
+    *acls.GROUPS,
+    *flags.GROUPS,
+    *listings.GROUPS,
     *held_files.GROUPS,
     *held_directories.GROUPS,
     *open_flags.GROUPS,

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What these families need of the layers' filesystems, found out by doing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from datasets.acl import ACCESS, acl
+from datasets.tree import NOATIME
+from union import namecalls
+from union.scenario import Need
+
+PROBE = ".probe"  # made in the root of each filesystem and removed again
+
+
+def _in_both(work: Callable[[Path], None]) -> Callable[[Path, Path], str | None]:
+    """A probe that does `work` with an empty file of each filesystem; an error is the reason."""
+
+    def probe(lower: Path, upper: Path) -> str | None:
+        for layer, root in (("lower", lower), ("upper", upper)):
+            path = root / PROBE
+            path.touch()
+            try:
+                work(path)
+            except OSError as error:
+                return f"the {layer} filesystem: {error.strerror}"
+            finally:
+                path.unlink()
+        return None
+
+    return probe
+
+
+def _xattrs(path: Path) -> None:
+    for key in ("user.probe", "trusted.probe", "security.probe"):
+        os.setxattr(path, key, b"x")
+
+
+def _flags(path: Path) -> None:
+    before = namecalls.get_flags(str(path))
+    namecalls.set_flags(str(path), before | NOATIME)
+    namecalls.set_flags(str(path), before)
+
+
+XATTRS = Need("xattrs of the namespaces user, trusted and security", _in_both(_xattrs))
+ACLS = Need(
+    "POSIX ACLs", _in_both(lambda path: os.setxattr(path, ACCESS, acl("u::rw-,u:1:r--,g::r--,m::r--,o::---")))
+)
+FLAGS = Need("file flags as chattr(1) sets them", _in_both(_flags))
