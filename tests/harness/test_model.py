@@ -83,6 +83,7 @@ def test_scenarios_and_model_agree(group: Group) -> None:
 OVERLAY_ALONE = [
     *(group.name for group in GROUPS if group.when is When.NO_DIRECTORY_RENAMES or group.needs),
     "rename-whiteout",
+    "statfs",
 ]
 
 
