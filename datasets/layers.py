@@ -41,6 +41,21 @@ def merged(lowers: Sequence[Directory]) -> Directory:
     return root
 
 
+def relocated(tree: Directory, name: str, to: str) -> Directory:
+    """The tree of the top directory `name`, for the same layer's top directory `to`: redirects lead into that."""
+    if name == to:
+        return tree
+    entries = {
+        entry: relocated(node, name, to) if isinstance(node, Directory) else node
+        for entry, node in tree.entries.items()
+    }
+    redirect = os.fsdecode(tree.xattrs.get(REDIRECT, b""))
+    if not redirect.startswith(f"/{name}/"):
+        return replace(tree, entries=entries)
+    moved = os.fsencode(f"/{to}/{redirect.removeprefix(f'/{name}/')}")
+    return replace(tree, entries=entries, xattrs={**tree.xattrs, REDIRECT: moved})
+
+
 def shown_xattrs(xattrs: Mapping[str, bytes]) -> dict[str, bytes]:
     """The xattrs of a layer's object as the union shows them."""
     shown = {}
@@ -64,7 +79,7 @@ class _Merger:
             if node is not None:
                 entries[name] = node
         top = parts[0][1]
-        return replace(top, entries=entries, xattrs=shown_xattrs(top.xattrs))
+        return replace(top, entries=entries, xattrs=shown_xattrs(top.xattrs), parts=len(parts))
 
     def _name(self, name: str, parts: Sequence[Part]) -> Node | None:
         """What the merge of `parts` shows under `name`; None if nothing."""

@@ -158,15 +158,15 @@ class Judge:
                 found.append(self._unwanted(path, place, entry))
             elif entry.type != inode.TYPE >> 12:  # DT_* are the S_IFMT bits (readdir(3))
                 found.append(f"{path}/{entry.name}: d_type {entry.type} instead of {inode.TYPE >> 12}")
-            elif numbered and entry.ino != (number := self.number(inode)) and number and not self._loose(place, entry):
+            elif numbered and entry.ino != (number := self.number(inode)) and number and not self._loose(directory, entry):
                 found.append(f"{path}/{entry.name}: d_ino {entry.ino} but st_ino {number}")
         return [*found, *(f"{path or '/'}: {name} is not listed" for name in unseen)]
 
-    def _loose(self, place: Place, entry: Dirent) -> bool:
-        """Whether it is the `..` of a merge of lower directories in the root, for which kernels give the number
-        of a lower root (seen with 6.12 to 7.2)."""
-        above = place.parent is self.model.root
-        return entry.name == ".." and above and place.inode is not None and not place.inode.in_upper
+    def _loose(self, directory: DirectoryInode, entry: Dirent) -> bool:
+        """Whether it is the `..` of a merge of lower directories, for which kernels give the number that the
+        topmost of these has it, whatever the directory above is called (seen with 6.18)."""
+        merged = directory.lower is not None and directory.lower.parts > 1
+        return entry.name == ".." and merged and not directory.in_upper
 
     def _unwanted(self, path: str, place: Place, entry: Dirent) -> str:
         assert isinstance(place.inode, DirectoryInode)

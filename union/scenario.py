@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from datasets.layers import relocated
 from datasets.reference import FIRST_SET, reference_top
 from datasets.tree import Directory
 from union.names import Names
@@ -87,7 +88,7 @@ class Group:
 
     def trees(self, top: str) -> tuple[Directory, ...]:
         """What the directory `top` must hold in each lower layer, the topmost layer first."""
-        return self.lowers or (reference_top(top, self.sets()),)
+        return tuple(relocated(tree, self.name, top) for tree in self.lowers) or (reference_top(top, self.sets()),)
 
     def sets(self) -> int:
         """How many numbered sets its dataset must hold."""

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from datasets.layers import ESCAPED, OPAQUE, PRIVATE, REDIRECT, WHITEOUT, merged, shown_xattrs
+from datasets.layers import ESCAPED, OPAQUE, PRIVATE, REDIRECT, WHITEOUT, merged, relocated, shown_xattrs
 from datasets.reference import C0, C1, CLASSICAL, FIRST_SET, reference, reference_set
 from datasets.tree import (
     IMMUTABLE,
@@ -260,3 +260,14 @@ def test_what_cannot_be_described_is_refused() -> None:
     marked = Directory({"old": Directory()}, xattrs=OPAQUE_Y)
     with pytest.raises(ValueError, match="mark of its own"):
         merged([Directory({"n": Directory(xattrs={REDIRECT: b"/d/old"})}), Directory({"d": marked})])
+
+
+def test_absolute_redirects_follow_their_top_directory() -> None:
+    def tree(top: str) -> Directory:
+        return Directory({"d": Directory({}, xattrs={REDIRECT: f"/{top}/old".encode()}), "f": A, "e": Directory()})
+
+    low = Directory({"old": Directory({"g": B})})
+    assert dict(walk(merged([Directory({"x": tree("x")}), Directory({"x": low})])))["x/d"] == Directory({"g": B})
+    assert relocated(tree("x"), "x", "x.1") == tree("x.1")
+    other = Directory({"d": Directory({}, xattrs={REDIRECT: b"/xx/old"})})
+    assert relocated(other, "x", "x.1") == other
