@@ -4,31 +4,38 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets.reference import SAMPLE, SAMPLE_NAME, reference
+from datasets.layers import merged
+from datasets.reference import SAMPLE, SAMPLE_NAME
+from datasets.tree import Directory
 from report.events import Checked, Evidence, Listener
+from union import overlay as overlays
 from union.configuration import Configuration
+from union.cycle import Cycler
 from union.detach import detach, over_empty_lower
+from union.effective import Effective, effective
 from union.judge import DeviceRule, Judge, Look
 from union.kernellog import KernelLog
-from union.layers import LowerFs, build_layers
+from union.layers import Foundation
 from union.model import Model
-from union.overlay import Overlay, mount_options
+from union.overlay import Overlay
+from union.plan import Share, Turn
+from union.substitutes import kind_of
 from union.witness import Witness
-
-LAYER_KEYS = ("lowerdir", "upperdir", "workdir")
 
 
 @dataclass(slots=True)
 class Union:
-    """A mounted union with its model and its judge, ready for operations."""
+    """A mounted union with its model and its judge, ready for the operations of its share."""
 
+    turns: tuple[Turn, ...]
     overlay: Overlay
     judge: Judge
+    cycler: Cycler
     log: KernelLog
     tell: Listener
     configuration: Configuration
@@ -44,7 +51,7 @@ class Union:
         self.tell(Checked("D7, D8, D9", "the whole union is as the model says at the end", complaints))
         self.overlay.unmount()
         if self.configuration.fence and self.configuration.migrate != "none":
-            over_empty_lower(self.overlay, self.judge, spoiled, self.tell)
+            over_empty_lower(self.overlay, self.judge, self.cycler, spoiled, self.tell)
         trouble = tuple(self.log.trouble())
         self.tell(Checked("-", "no kernel warning, no dentry still in use, no taint", trouble))
         self.tell(Evidence("kernel warnings", str(len(trouble)) if trouble else "none"))
@@ -52,36 +59,63 @@ class Union:
 
 @contextmanager
 def mount_union(
-    configuration: Configuration, tops: Mapping[str, int], mountpoint: Path, tell: Listener
+    configuration: Configuration, share: Share, mountpoint: Path, tell: Listener
 ) -> Iterator[Union]:
-    """Build and mount the union that `configuration` asks for and, if it says so, detach its lower.
+    """Build and mount the union of one share and, if the configuration says so, detach its lower.
 
-    `tops` gives the number of numbered sets per top directory. Must run in a private mount namespace;
-    everything is undone on exit. Raises Unsupported when the kernel refuses the mount, SetupError when
-    a part cannot be made.
+    Must run in a private mount namespace; everything is undone on exit. Raises Unsupported when the kernel
+    refuses the mount, SetupError when a part cannot be made.
     """
-    lower_tree = reference(tops)
+    settings = effective(configuration, share.options)
     with ExitStack() as stack:
         log = stack.enter_context(KernelLog())
-        lower_fs: LowerFs = "xfs" if configuration.detach else "tmpfs"
-        layers = build_layers(stack, lower_fs=lower_fs, tree=lower_tree, mountpoint=mountpoint)
-        overlay = Overlay(layers, mount_options(configuration.xino, directory_renames=configuration.directory_renames))
+        foundation = Foundation(stack, configuration, mountpoint)
+        share = share.able(foundation.lower.root, foundation.upper.root, tell)
+        trees = share.trees()
+        layers = foundation.fill(trees)
+        if configuration.nested:
+            layers = overlays.nest(stack, layers, settings.nested_options)
+        overlay = kind_of(configuration)(layers, settings.options, configuration.fuse or overlays.SOURCE)
         stack.enter_context(overlay.mounted())
-        model = Model(lower_tree, upper={SAMPLE_NAME: SAMPLE}, redirects=configuration.directory_renames)
-        devices = DeviceRule(
-            same=configuration.xino != "off",
-            directory=os.stat(mountpoint).st_dev,
-            lower=os.stat(layers.lower.root).st_dev,
-            upper=os.stat(layers.upper.root).st_dev,
-        )
-        witness = Witness(str(mountpoint), str(layers.upperdir))
-        judge = Judge(model, witness, devices, renumbers=configuration.xino == "nofollow")
-        union = Union(overlay, judge, log, tell, configuration)
-        options = overlay.effective_options()
+        judge = _judge(configuration, settings, overlay, trees)
+        cycler = Cycler(stack, configuration, overlay, judge, lambda union: _devices(configuration, settings, union))
         tell(Evidence("kernel", f"{os.uname().release} ({os.uname().machine})"))
-        tell(Evidence("layers", f"lower {layers.lower.fstype}, upper {layers.upper.fstype}"))
-        shown = ",".join(f"{key}={value}" for key, value in options.items() if value and not key.startswith(LAYER_KEYS))
-        tell(Evidence("options in effect", shown or "the kernel's defaults"))
+        tell(Evidence("layers", layers.describe()))
+        tell(Evidence("options in effect", overlay.describe()))
         if configuration.detach:
-            detach(configuration, overlay, union.judge, tell)
-        yield union
+            detach(configuration, overlay, judge, cycler, tell)
+        yield Union(share.turns, overlay, judge, cycler, log, tell, configuration)
+
+
+def _judge(
+    configuration: Configuration, settings: Effective, overlay: Overlay, trees: list[Directory]
+) -> Judge:
+    """The model of what was just mounted, and the one who compares."""
+    upper = {} if configuration.plain else {SAMPLE_NAME: SAMPLE}
+    model = Model(merged(trees), upper=upper, redirects=settings.redirects, indexed=settings.index)
+    if configuration.plain:
+        model.detach()
+    return Judge(
+        model,
+        Witness(str(overlay.stack.mountpoint), str(overlay.stack.upperdir), namespace=settings.namespace),
+        _devices(configuration, settings, overlay),
+        renumbers=configuration.xino == "nofollow",
+        layered=not (configuration.plain or configuration.fuse),
+        origins=not configuration.fuse and (not configuration.nested or settings.index),
+        unique=not configuration.fuse,  # a FUSE overlay shows the numbers of both layers as they are
+    )
+
+
+def _devices(configuration: Configuration, settings: Effective, overlay: Overlay) -> DeviceRule:
+    """Which st_dev the objects of the mounted union may have (parity 4.2, 4.3)."""
+    layers = overlay.stack
+    own = os.stat(layers.mountpoint).st_dev
+    # A nested overlay is a filesystem of its own, also on layers that all lie on one.
+    same = layers.one_filesystem and (settings.xino or not configuration.nested)
+    same = same or (settings.xino and not configuration.nested)
+    one = configuration.plain or configuration.fuse is not None
+    roots = [*layers.lowerdirs, layers.upperdir]
+    real = frozenset(os.stat(root).st_dev for root in roots) - {own}
+    shifts = settings.xino and len({layer.device for layer in layers.filesystems}) > 2
+    free = configuration.nested and settings.xino and not same
+    return DeviceRule(same or one, own, real, free=free, shifts=shifts)

@@ -14,11 +14,11 @@ from tabulate import tabulate
 
 from command import guest, native
 from command.options import Options
+from kernel import recipe
 from report.events import Event, Outcome, ScenarioEnded
+from tests.union.choice import Choice
 from union.configuration import EVERYTHING, Configuration
 from union.errors import HarnessError, SetupError, Unsupported, UsageError
-
-STOCK = "stock-6.12"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +31,8 @@ class Control:
 
 
 def _detached(**changes: object) -> Configuration:
-    settings: dict[str, object] = {"detach": True, "xino": "nofollow", "migrate": "dfs", "fence": True, **changes}
-    return Configuration(**settings)  # type: ignore[arg-type]
+    migrated = Configuration(detach=True, lower_fs="xfs", xino="nofollow", migrate="dfs", fence=True)
+    return replace(migrated, **changes)  # type: ignore[arg-type]
 
 
 SAMPLE = ("open-plain", "noent-plain", "unlink", "rename-file", "rename-pop-dir")
@@ -83,8 +83,9 @@ def run(options: Options) -> int:
     """Run all controls; 0 if every one fails as it must, 1 if one passes, 3 if one cannot be judged."""
     if os.environ.get(native.COMMAND):
         return _inside()
-    if options.kernel == STOCK:
-        raise UsageError(f"--controls needs a kernel with the option; {STOCK} is the control that must refuse it")
+    asked = options.kernel
+    if asked in map(recipe.stock, recipe.series()):
+        raise UsageError(f"--controls needs a kernel with the option; {asked} is the control that must refuse it")
     probe = replace(options, configuration=_detached())
     rows = _rows_here() if native.chosen(probe) else _rows_in_guest(options)
     rows.append(_stock_refuses(options))
@@ -104,7 +105,7 @@ def _judge(control: Control) -> Row:
 
     def work() -> list[str]:
         collector = _Collector()
-        native.carry_out(control.configuration, control.groups, collector)
+        native.carry_out(control.configuration, Choice(control.groups), collector)
         verdict = Verdict.FAILED_AS_IT_MUST if collector.proof else Verdict.PASSED
         counts = ", ".join(f"{collector.counts[outcome]} {outcome.value}" for outcome in Outcome)
         return [verdict.value, f"{counts}; {collector.proof or 'no EIO'}"]
@@ -131,8 +132,10 @@ def _rows_in_guest(options: Options) -> list[Row]:
 
 
 def _stock_refuses(options: Options) -> Row:
-    """The same sources without the patch must refuse the option (D1)."""
-    status, text = guest.capture(options, STOCK, ["--ov", "--xino", "--kernel=native", "open-plain:1"])
+    """The same sources without the patch must refuse the option (D1); for a kernel not of our making, the default's."""
+    kernel = guest.flavour(options)
+    stock = recipe.stock(kernel if kernel in recipe.series() else guest.DEFAULT)
+    status, text = guest.capture(options, stock, ["--ov", "--xino", "--kernel=native", "open-plain:1"])
     refused = status == Unsupported.exit_code and "refuses xino=nofollow" in text
     verdict = Verdict.FAILED_AS_IT_MUST if refused else Verdict.PASSED if status == 0 else Verdict.UNJUDGED
     return Row("stock kernel with xino=nofollow", verdict, text.strip().splitlines()[-1] if text.strip() else "")

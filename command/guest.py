@@ -25,7 +25,7 @@ SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 def run(options: Options) -> int:
     """Carry the run out in a guest with the kernel `options` asks for; returns its exit code."""
-    arguments = [*options.words, "--kernel=native", *options.selectors]
+    arguments = [*options.words, "--kernel=native", *options.choice.words]
     with copied(to_descriptor(sys.stdout.fileno()), options.log_dir) as out:
         return _boot(options, flavour(options), arguments, out, to_descriptor(sys.stderr.fileno()))
 
@@ -51,7 +51,7 @@ def _boot(options: Options, kernel: str, arguments: list[str], out: Sink, err: S
     _compile()
     sys.stdout.flush()
     command = [sys.executable, "-B", str(bootstrap.CHECKOUT / "run"), *arguments]
-    environment = {native.COMMAND: options.command(), "PATH": SEARCH, "LC_ALL": "C.UTF-8"}
+    environment = {native.COMMAND: options.command(), "PATH": SEARCH, "LC_ALL": "C.UTF-8", **dict(options.variables)}
     result = guest.run(
         command,
         cwd=bootstrap.CHECKOUT,

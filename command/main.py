@@ -13,10 +13,16 @@ from types import FrameType
 
 from command import bootstrap, native
 from command.options import Options, parse
-from tests.union import GROUPS, default_groups
+from command.variables import dump, variables
+from tests.union import GROUPS
+from tests.union.choice import default_groups
 from union.errors import HarnessError, SetupError, UsageError
 
 INTERRUPTED = 130
+OPERATIONS = frozenset(
+    f"--{name}"
+    for name in ("open-file", "chmod", "link", "mkdir", "readlink", "rename", "rmdir", "truncate", "unlink", "utimes")
+)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -30,6 +36,12 @@ def main(argv: Sequence[str]) -> int:
     try:
         if argv and argv[0] == "--pytest":
             return _pytest(argv[1:])
+        if any(word in OPERATIONS for word in argv):
+            from command import probe
+
+            return probe.run(argv)
+        if found := variables(os.environ):
+            sys.stdout.write(dump(found))
         return _dispatch(parse(argv))
     except HarnessError as error:
         sys.stdout.flush()
@@ -61,7 +73,14 @@ def _dispatch(options: Options) -> int:
         from command import controls  # these two bring the kernel builder along, which a native run can do without
 
         return controls.run(options)
-    native.selected(options.configuration, options.selectors)  # a wrong name is found before anything is touched
+    if options.action == "matrix":
+        from command import matrix
+
+        return matrix.run(options)
+    if options.action in ("set_up", "clean_up"):
+        from command import standing
+
+        return standing.set_up(options) if options.action == "set_up" else standing.clean_up(options)
     if native.chosen(options):
         return native.run(options)
     from command import guest

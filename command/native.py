@@ -6,22 +6,23 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from command import output
 from command.options import Options
 from mount_union import mount_union
-from report.events import Listener, Outcome
+from report.events import Checked, Listener, Outcome
 from report.terminal import Terminal
-from tests.union import Selection, default_groups, select
+from tests.union.choice import Choice
 from union import syscalls
 from union.configuration import Configuration
+from union.effective import effective
 from union.errors import HarnessError, SetupError, Unsupported, UsageError
-from union.layers import enter_private_namespace
-from union.overlay import accepts
-from union.runner import Runner
-from union.scenario import Group, When
+from union.overlay import MountRefused, accepts
+from union.plan import NothingLeft, Share, plan
+from union.runner import Runner, nothing
+from union.workspace import enter_private_namespace
 
 COMMAND = "OVL_DETACH_COMMAND"  # in a guest: the command line given on the host, for reproducer lines
 MOUNTPOINT = Path("/mnt")
@@ -34,7 +35,19 @@ def chosen(options: Options) -> bool:
         if reasons:
             raise Unsupported(f"the running kernel cannot do this: {'; '.join(reasons)}")
         return True
-    return options.kernel == "auto" and not unsuitable(options.configuration)
+    if options.kernel != "auto":
+        _not_yours(options, f"--kernel={options.kernel} is a guest")
+        return False
+    reasons = unsuitable(options.configuration)
+    if reasons:
+        _not_yours(options, "; ".join(reasons))
+    return not reasons
+
+
+def _not_yours(options: Options, why: str) -> None:
+    """A guest sees the host's directories read-only: layers in one of them need the running kernel."""
+    if options.configuration.places.given:
+        raise Unsupported(f"layers in a directory of yours need the running kernel, but {why}")
 
 
 def unsuitable(configuration: Configuration) -> list[str]:
@@ -53,7 +66,7 @@ def unsuitable(configuration: Configuration) -> list[str]:
 def _lacking(configuration: Configuration) -> list[str]:
     enter_private_namespace()
     release = os.uname().release
-    wanted = ("overlay", "tmpfs", "xfs") if configuration.detach else ("overlay", "tmpfs")
+    wanted = dict.fromkeys(("overlay", "tmpfs", configuration.lower_fs, configuration.upper_fs))
     reasons = [f"kernel {release} has no {name}" for name in wanted if not syscalls.knows_filesystem(name)]
     if configuration.detach and not reasons:
         refusal = accepts(("xino", configuration.xino))
@@ -103,7 +116,7 @@ def run(options: Options) -> int:
         ensure_programs()
     with output.text(sys.stdout, options.log_dir) as out:
         terminal = Terminal(os.environ.get(COMMAND) or options.command(), verbose=options.verbose, out=out)
-        carry_out(options.configuration, options.selectors, terminal)
+        carry_out(options.configuration, options.choice, terminal)
         terminal.summary()
     return exit_code(terminal)
 
@@ -117,36 +130,44 @@ def ensure_programs() -> None:
         requirements.ensure(requirements.RUN, new_log("install"))
 
 
-def carry_out(configuration: Configuration, selectors: tuple[str, ...], tell: Listener) -> None:
-    """One union, all selected groups on it; raises HarnessError for what is our own fault."""
-    selection = selected(configuration, selectors)
+def carry_out(configuration: Configuration, choice: Choice, tell: Listener) -> None:
+    """All chosen groups, on as few unions as they can share; raises HarnessError for what is our own fault."""
     gc.disable()  # a run is short and makes few cycles, but going through the model over and over takes time
     enter_private_namespace()
     os.umask(0o022)
     os.setgroups([])
-    # A group named twice runs in a directory of its own each time: nothing is left over from the first.
-    tops = [f"{group.name}.{turn}" if turn else group.name for turn, group in _turns([g for g, _ in selection])]
-    sizes = {top: group.sets() for top, (group, _) in zip(tops, selection, strict=True)}
-    with mount_union(configuration, sizes, MOUNTPOINT, tell) as union:
-        runner = Runner(union.judge, union.log, tell)
-        for top, (group, numbers) in zip(tops, selection, strict=True):
-            runner.run_group(group, numbers, f"./run {configuration.how()}", top)
-        union.finish(runner.spoiled)
+    settings = effective(configuration)
+    # After a detach no directory merges with a lower one, so none needs a redirect to be renamed.
+    renames = settings.redirects or configuration.detach
+    selection = choice.selection(directory_renames=renames, detaches=configuration.detach, tell=tell)
+    shown = settings.shown(configuration)
+    for share in plan(configuration, selection):
+        rotating = share.rotating or (configuration.detach and bool(configuration.rotations))
+        how = f"./run {shown.how(rotating=rotating)}"
+        try:
+            _carry_out(configuration, share, how, tell)
+        except NothingLeft:
+            continue  # each was reported as skipped
+        except MountRefused as refused:
+            if not share.options:
+                raise
+            for turn in share.turns:
+                turn.skip([str(refused)], tell)
 
 
-def selected(configuration: Configuration, selectors: Sequence[str]) -> list[Selection]:
-    """The scenarios that `selectors` pick, or the default ones; raises UsageError for a word that picks none."""
-    groups = default_groups(configuration.directory_renames)
-    selection = select(selectors or [group.name for group in groups], groups)
-    for group, _ in selection:
-        if group.when not in (When.ALWAYS, When.BY_NAME) and group not in groups:
-            flag = "--xdev" if group.when is When.NO_DIRECTORY_RENAMES else "a run without --xdev"
-            raise UsageError(f"{group.name} expects {group.when.value}: it belongs to {flag}")
-    return selection
-
-
-def _turns(groups: list[Group]) -> list[tuple[int, Group]]:
-    return [(groups[:index].count(group), group) for index, group in enumerate(groups)]
+def _carry_out(configuration: Configuration, share: Share, how: str, tell: Listener) -> None:
+    with mount_union(configuration, share, MOUNTPOINT, tell) as union:
+        within = share.rotating and any(turn.remounts for turn in share.turns)
+        after = union.cycler.after if within else nothing
+        runner = Runner(union.judge, union.log, tell, after=after, slashes=configuration.slashes)
+        for turn in union.turns:
+            runner.run_turn(turn, how)
+            if share.rotating and not within and not runner.lost:
+                union.cycler.remount()
+                complaints = tuple(union.judge.tree(turn.top, skip=runner.spoiled))
+                tell(Checked("-", "after a remount each group is as the model says", complaints))
+        if not runner.lost:
+            union.finish(runner.spoiled)
 
 
 def exit_code(terminal: Terminal) -> int:

@@ -4,13 +4,19 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import os
+import re
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn, cast
+from typing import NoReturn, cast, get_args
 
-from union.configuration import Configuration, MigrateWay
+from command.variables import places
+from tests.union.choice import Choice, Exclusion
+from union.configuration import Configuration, Kind, LowerFs, MigrateWay, Places, UpperFs
 from union.errors import UsageError
+from union.fence import BITES
 
 DESCRIPTION = """\
 Show whether a Linux overlay can safely lose its lower layer.
@@ -19,34 +25,48 @@ Show whether a Linux overlay can safely lose its lower layer.
                                  everything up, list all directories, shut the lower XFS down, then
                                  replay every union operation
   ./run --ov [GROUP...]          the same operations on a plain overlay
+  ./run --matrix [PATTERN...]    all sensible configurations, and a table of what they gave
   ./run --controls               runs that must fail; an error if one of them passes
   ./run --list                   the groups and scenarios
   ./run --pytest [ARGS...]       the project's own tests
+  ./run --OPERATION PATH ...     one operation on a path of yours: --open-file, --chmod, --link, --mkdir,
+                                 --readlink, --rename, --rmdir, --truncate, --unlink, --utimes
 """
 
 EPILOG = """\
-A GROUP is a name of --list, a scenario of it (rename-file:3) or a pattern ('rename-*').
+A GROUP is a name of --list, a scenario of it (rename-file:3), a pattern ('rename-*'), or one of
+`parity` (what unionmount-testsuite has) and `beyond` (what it has not).
+
+UNIONMOUNT_BASEDIR (upper layers, and lower and mount point unless named), UNIONMOUNT_LOWERDIR,
+UNIONMOUNT_MNTPOINT and UNIONMOUNT_MNTOPTIONS are those of unionmount-testsuite. Layers in a
+directory of yours are never fenced: --xino means plain xino=on then, as it does with --detach=off.
+
 Exit: 0 passed, 1 failed, 2 usage, 3 our own error, 4 nothing could run here.
 """
+
+ACTIONS = ("matrix", "controls", "list", "set_up", "clean_up")
+LAYOUTS = ("samefs", "squashfs", "erofs")
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line asks for."""
+    """What the command line and the environment ask for."""
 
-    action: str  # run, list, controls
+    action: str  # run, or one of ACTIONS
     configuration: Configuration
-    selectors: tuple[str, ...]
+    choice: Choice
     kernel: str
     kernel_source: Path | None
     log_dir: Path | None
     verbose: bool
     words: tuple[str, ...]  # the options that choose the run, without kernel, logs and groups
+    variables: tuple[tuple[str, str], ...] = ()  # of the environment, those that are set
 
     def command(self) -> str:
         """The command line that repeats the run, without its groups."""
+        variables = [f"{name}={shlex.quote(value)}" for name, value in self.variables]
         kernel = [] if self.kernel == "auto" else [f"--kernel={self.kernel}"]
-        return " ".join(["./run", *self.words, *kernel])
+        return " ".join([*variables, "./run", *self.words, *kernel])
 
 
 class _Parser(argparse.ArgumentParser):
@@ -63,13 +83,55 @@ def _parser() -> _Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("groups", nargs="*", metavar="GROUP", help="run only these, in this order")
+    _add_kinds(parser)
+    _add_layers(parser)
+    _add_features(parser)
+    _add_detach(parser)
+    _add_kernel(parser)
+    output = parser.add_argument_group("output")
+    output.add_argument("-v", "--verbose", action="store_true", help="show what each operation gave")
+    output.add_argument("--log-dir", type=Path, metavar="DIR", help="keep logs and the guest's console here")
+    return parser
+
+
+def _add_kinds(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("what to run")
-    what.add_argument("--ov", action="store_true", help="an overlay of one lower and one upper layer")
-    what.add_argument("--xino", action="store_true", help="detach the lower layer before the operations")
-    what.add_argument("--xdev", action="store_true", help="leave directory renames off (without --xino)")
+    what.add_argument("--no", action="store_true", help="no union: the lower tree alone, as a reference")
+    what.add_argument("--ov", nargs="?", metavar="=N", help="an overlay of one lower and one upper layer; =N: also "
+                      "remounted after changes of names, the upper layer becoming a lower one up to N times")
+    what.add_argument("--ovov", nargs="?", metavar="=N", help="the same, the lower layer being an overlay itself")
+    what.add_argument("--fuse", metavar="PROGRAM", help="a FUSE overlay instead of the kernel's (fuse-overlayfs)")
+    what.add_argument("--matrix", action="store_true", help="run all sensible configurations, or those named")
     what.add_argument("--controls", action="store_true", help="run the negative controls of the detach run")
     what.add_argument("--list", action="store_true", help="print the groups and scenarios, run nothing")
+    what.add_argument("-s", "--set-up", action="store_true", help="build and mount, run nothing, leave it mounted")
+    what.add_argument("-c", "--clean-up", action="store_true", help="unmount what -s or unionmount-testsuite left")
+    what.add_argument("-x", "--exclude", action="append", default=[], metavar="WORD", help="leave these GROUPs out")
+    what.add_argument("--exclude-file", type=Path, metavar="FILE", help="a GROUP per line, then # and the reason")
+
+
+def _add_layers(parser: argparse.ArgumentParser) -> None:
+    layers = parser.add_argument_group("the layers")
+    layers.add_argument("--samefs", action="store_true", help="all layers on one filesystem")
+    layers.add_argument("--squashfs", action="store_true", help="the lower layer is a squashfs image")
+    layers.add_argument("--erofs", action="store_true", help="the lower layer is an erofs image")
+    layers.add_argument("--maxfs", type=int, default=0, metavar="M", help="a tmpfs for each of the first M uppers")
+    layers.add_argument("--lower-fs", choices=get_args(LowerFs), help="default tmpfs, for a detach run xfs")
+    layers.add_argument("--upper-fs", choices=get_args(UpperFs), default="tmpfs", help="default tmpfs")
+
+
+def _add_features(parser: argparse.ArgumentParser) -> None:
+    features = parser.add_argument_group("features of the overlay")
+    features.add_argument("--xino", action="store_true", help="detach the lower layer before the operations")
+    features.add_argument("--xdev", action="store_true", help="leave directory renames off")
+    features.add_argument("--meta", action="store_true", help="metacopy=on")
+    features.add_argument("--verify", action="store_true", help="index=on")
+    features.add_argument("--ts", choices=("0", "1"), default="0", help="1: a terminal slash on the tested paths")
+
+
+def _add_detach(parser: argparse.ArgumentParser) -> None:
     detach = parser.add_argument_group("the detach run")
+    detach.add_argument("--detach", choices=("on", "off"), help="off: --xino is plain xino=on")
     detach.add_argument(
         "--migrate",
         choices=("mail", "dfs", "none"),
@@ -77,69 +139,163 @@ def _parser() -> _Parser:
         "dfs: in process, each directory after its subdirectories; none: leave lower in use",
     )
     detach.add_argument("--no-fence", action="store_true", help="do not shut the lower filesystem down")
+
+
+def _add_kernel(parser: argparse.ArgumentParser) -> None:
     kernel = parser.add_argument_group("the kernel")
     kernel.add_argument(
         "--kernel",
         default="auto",
         metavar="WHICH",
         help="auto: the running one if it can do the job and we are root, else a guest (default); native; "
-        "6.12: built here with the reference patch; stock-6.12: without it; PATH: a user-mode Linux binary",
+        "6.12, 7.2: built here with the reference patch; stock-6.12, stock-7.2: without it; "
+        "PATH: a user-mode Linux binary",
     )
-    kernel.add_argument("--kernel-source", type=Path, metavar="DIR|TARBALL", help="build from this 6.12 source")
-    output = parser.add_argument_group("output")
-    output.add_argument("-v", "--verbose", action="store_true", help="show what each operation gave")
-    output.add_argument("--log-dir", type=Path, metavar="DIR", help="keep logs and the guest's console here")
-    return parser
+    kernel.add_argument("--kernel-source", type=Path, metavar="DIR|TARBALL", help="build from this source")
 
 
-def parse(argv: Sequence[str]) -> Options:
+def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> Options:
     """Options of the command line; raises UsageError. `--help` prints and exits 0."""
-    args = _parser().parse_intermixed_args(list(argv))
+    # A word behind --ov is a group, never its N.
+    args = _parser().parse_intermixed_args([f"{word}=" if word in ("--ov", "--ovov") else word for word in argv])
     action = _action(args)
-    if args.kernel_source is not None and args.kernel not in ("auto", "6.12", "stock-6.12"):
+    if args.kernel_source is not None and args.kernel in ("native", "auto-native"):
         raise UsageError(f"--kernel-source has no use with --kernel={args.kernel}")
     if args.kernel_source is not None and not args.kernel_source.exists():
         raise UsageError(f"--kernel-source: {args.kernel_source} does not exist")
+    where, variables = places(environment)
+    choice = Choice(tuple(args.groups), _excluded(args))
+    if action != "matrix":  # whose words are names of configurations
+        choice.check()
     return Options(
         action=action,
-        configuration=_configuration(args),
-        selectors=tuple(args.groups),
+        configuration=_configuration(args, where),
+        choice=choice,
         kernel=args.kernel,
         kernel_source=args.kernel_source,
         log_dir=args.log_dir,
         verbose=args.verbose,
         words=_words(args),
+        variables=variables,
     )
 
 
 def _action(args: argparse.Namespace) -> str:
-    chosen = [name for name in ("ov", "controls", "list") if getattr(args, name)]
-    if not chosen:
-        raise UsageError("nothing to do: say --ov, --ov --xino, --controls or --list; ./run --help tells more")
-    if "controls" in chosen and (len(chosen) > 1 or args.xino or args.xdev or args.groups):
+    kinds = _kinds(args)
+    chosen = [name for name in ACTIONS if getattr(args, name)]
+    if len(kinds) > 1:
+        raise UsageError(f"{' and '.join(f'--{kind}' for kind in kinds)} exclude each other")
+    if len(chosen) > 1:
+        raise UsageError(f"{' and '.join('--' + name.replace('_', '-') for name in chosen)} exclude each other")
+    if not (kinds or chosen):
+        raise UsageError("nothing to do: say --ov, --ov --xino, --matrix or --list; ./run --help tells more")
+    action = chosen[0] if chosen else "run"
+    if action == "set_up" and not kinds:
+        raise UsageError("--set-up needs to know what: add --no, --ov or --ovov")
+    if action in ("matrix", "controls", "list") and kinds:
+        raise UsageError(f"--{action} takes no type")
+    if action == "controls" and (args.xino or args.xdev or args.groups):
         raise UsageError("--controls chooses its own runs; it takes no type, flag or group")
-    if "list" in chosen and args.groups:
-        raise UsageError("--list takes no group")
-    if (args.migrate or args.no_fence) and not args.xino:
-        raise UsageError("--migrate and --no-fence belong to the detach run: add --xino")
-    if args.xdev and args.xino:
-        raise UsageError("--xdev has no meaning after detach: an opaque directory can be renamed without a redirect")
-    return "run" if chosen == ["ov"] else "list" if "list" in chosen else "controls"
+    if action in ("list", "set_up") and args.groups:
+        raise UsageError(f"--{action.replace('_', '-')} takes no group")
+    return action
 
 
-def _configuration(args: argparse.Namespace) -> Configuration:
-    if not args.xino:
-        return Configuration(directory_renames=not args.xdev)
+def _kinds(args: argparse.Namespace) -> list[str]:
+    return [kind for kind in get_args(Kind) if getattr(args, kind) not in (None, False)]
+
+
+def _configuration(args: argparse.Namespace, where: Places) -> Configuration:
+    kind, rotations = _kind(args)
+    layouts = [name for name in LAYOUTS if getattr(args, name)] + (["maxfs"] if args.maxfs else [])
+    samefs = args.samefs or (where.base is not None and where.lower is None and not layouts)
+    detach = _detach(args, where, kind)
+    image = next((name for name in layouts if name in ("squashfs", "erofs")), None)
+    if len(layouts) > 1:
+        raise UsageError(f"{' and '.join(f'--{name}' for name in layouts)} exclude each other")
+    if args.maxfs < 0:
+        raise UsageError("--maxfs takes a number that is not negative")
+    if args.samefs and where.lower is not None:
+        raise UsageError("--samefs: UNIONMOUNT_LOWERDIR is on a filesystem of its own")
+    if image and args.lower_fs:
+        raise UsageError(f"--{image} and --lower-fs exclude each other")
+    if args.fuse and (kind != "ov" or detach):
+        raise UsageError("--fuse goes with --ov alone")
     return Configuration(
-        detach=True,
-        xino="nofollow",
-        migrate=cast(MigrateWay, args.migrate or "mail"),
-        fence=not args.no_fence,
+        kind=kind,
+        rotations=rotations,
+        fuse=args.fuse,
+        samefs=samefs,
+        lower_fs=cast(LowerFs, args.lower_fs or image or ("xfs" if detach else "tmpfs")),
+        upper_fs=cast(UpperFs, args.upper_fs),
+        maxfs=args.maxfs,
+        xdev=args.xdev,
+        xino="off" if not args.xino or kind == "no" else "nofollow" if detach else "on",
+        meta=args.meta and kind != "no",
+        verify=args.verify and kind != "no",
+        slashes=args.ts == "1",
+        detach=detach,
+        migrate=cast(MigrateWay, args.migrate or "mail") if detach else "none",
+        fence=detach and not args.no_fence,
+        places=where,
     )
 
 
+def _kind(args: argparse.Namespace) -> tuple[Kind, int | None]:
+    kind = cast(Kind, (_kinds(args) or ["ov"])[0])
+    count = getattr(args, kind) or ""
+    if kind == "no" or not count:
+        return kind, None
+    if not re.fullmatch(r"\d{1,3}", count):
+        raise UsageError(f"--{kind}={count}: N is a number of rotations")
+    return kind, int(count)
+
+
+def _detach(args: argparse.Namespace, where: Places, kind: Kind) -> bool:
+    """Whether it is the detach run; UsageError for what cannot be detached, with the reason."""
+    detach = bool(args.xino) and kind != "no" and not args.fuse and args.detach != "off" and not where.given
+    if args.detach == "on" and not detach:
+        yours = "layers in a directory of yours are not ours to fence"
+        raise UsageError(f"--detach=on: {yours if where.given else 'it needs --xino and an overlay'}")
+    if (args.migrate or args.no_fence) and not detach:
+        raise UsageError("--migrate and --no-fence belong to the detach run: add --xino")
+    if not detach:
+        return False
+    if args.samefs:
+        raise UsageError("--samefs: a lower on the upper's filesystem cannot be fenced; add --detach=off for xino=on")
+    lower = "squashfs" if args.squashfs else "erofs" if args.erofs else args.lower_fs or "xfs"
+    if lower not in BITES and not args.no_fence:
+        raise UsageError(f"{lower} cannot be shut down, so it cannot be fenced; add --detach=off for xino=on")
+    if args.maxfs and (_kind(args)[1] or 0):
+        raise UsageError("--maxfs: rotated layers on a tmpfs cannot be fenced; add --detach=off for xino=on")
+    return True
+
+
+def _excluded(args: argparse.Namespace) -> tuple[Exclusion, ...]:
+    found = [Exclusion(word, "on the command line") for word in args.exclude]
+    if args.exclude_file is not None:
+        try:
+            lines = args.exclude_file.read_text().splitlines()
+        except OSError as error:
+            raise UsageError(f"--exclude-file: {args.exclude_file}: {error.strerror}") from error
+        for number, line in enumerate(lines, start=1):
+            word, _, reason = (part.strip() for part in line.partition("#"))
+            if word and not reason:
+                raise UsageError(f"{args.exclude_file}:{number}: {word} has no reason behind a #")
+            found += [Exclusion(word, reason)] if word else []
+    return tuple(found)
+
+
 def _words(args: argparse.Namespace) -> tuple[str, ...]:
-    flags = [f"--{name}" for name in ("ov", "xino", "xdev", "controls", "list") if getattr(args, name)]
-    flags += [f"--migrate={args.migrate}"] if args.migrate else []
-    flags += ["--no-fence"] if args.no_fence else []
-    return (*flags, *(["-v"] if args.verbose else []))
+    kind, rotations = _kind(args)
+    words = [f"--{kind}" + ("" if rotations is None else f"={rotations}")] if _kinds(args) else []
+    words += [f"--fuse={args.fuse}"] if args.fuse else []
+    flags = (*LAYOUTS, "xino", "xdev", "meta", "verify", "no_fence", *ACTIONS)
+    words += [f"--{name.replace('_', '-')}" for name in flags if getattr(args, name)]
+    values = {"maxfs": 0, "lower_fs": None, "upper_fs": "tmpfs", "ts": "0", "detach": None, "migrate": None}
+    for name, default in values.items():
+        if getattr(args, name) != default:
+            words.append(f"--{name.replace('_', '-')}={getattr(args, name)}")
+    words += [f"--exclude={shlex.quote(word)}" for word in args.exclude]
+    words += [f"--exclude-file={args.exclude_file.absolute()}"] if args.exclude_file is not None else []
+    return (*words, *(["-v"] if args.verbose else []))

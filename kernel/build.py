@@ -6,7 +6,7 @@
     kernel.path                      the program
 
 In the cache directory: `kernels/NAME-HASH/` with the finished ones (appear all at once or not at all), `trees/HASH/`
-the last tree with its objects, `sources/` what was downloaded, `logs/`.
+the last few trees with their objects, `sources/` what was downloaded, `logs/`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from kernel import config, patching, requirements, source
+from kernel import config, debian, patching, requirements, source
 from kernel.errors import BuildError, SetupError, Unsupported
 from kernel.paths import cache_dir, made, new_log, trees_dir
 from kernel.process import clean_env, run_logged
@@ -36,8 +36,14 @@ from kernel.source import Source
 SPACE_NEEDED = 3 * 10**9
 """Bytes that must be free before a build starts: the tarball, the tree, the objects."""
 
-_STEPS = 1330  # lines that make prints for a whole build of our configuration
+PROFILED = Path("fs/overlayfs")
+"""Where a kernel with coverage counts, in its source tree and in its cache entry."""
+STOCK_SOURCE = Path("stock") / PROFILED
+"""In the cache entry of such a kernel, the same source without the patches."""
+
+_STEPS = 1550  # lines that make prints for a whole build of our configuration, give or take a hundred
 _KEEP = 4  # kernels of one name
+_TREES = 3  # of different series or configurations, some 0.7 GB each
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,7 @@ def build(
         begin = time.monotonic()
         requirements.ensure([*requirements.BUILD, *([] if origin else requirements.FETCH)], log, progress.say)
         _check_space()
-        origin = origin or source.local(what.series) or source.fetch(what.series, log, progress)
+        origin = origin or source.local(what.series) or debian.fetch(what.series, log, progress)
         gcc = compiler()
         if found := _load(what, origin, gcc):  # another run was faster
             return found
@@ -120,31 +126,28 @@ class _Build:
                 self._prepare(tree)
             with contextlib.ExitStack() as stack:
                 with self.progress.phase("patching"):
-                    stack.enter_context(patching.Patched(tree, self.what.patches, self.log))
+                    patched = stack.enter_context(patching.Patched(tree, self.what.patches, self.log))
                 self._compile(tree, _STEPS if fresh else None)
-                return self._store(tree / "linux", begin)
+                return self._store(tree / "linux", patched, begin)
 
     @contextlib.contextmanager
     def _tree(self) -> Iterator[tuple[Path, bool]]:
         """The tree to build in, and whether it is a new, empty one.
 
         A file beside it says that somebody is at work in it. Found at the start, the last one was killed and the tree
-        is thrown away: make takes a half-written object for a finished one. A failed build keeps its tree.
+        is thrown away: make takes a half-written object for a finished one. A failed build keeps its tree. Of the
+        other trees those used last are kept.
         """
         key = self.what.tree_key(self.origin.identity, self.gcc)
         tree = trees_dir() / key
         busy = trees_dir() / f"{key}.busy"
-        keep = None if busy.exists() else tree
-        # The trees before their marks, so that being killed in between does no harm.
-        others = [path for path in trees_dir().iterdir() if path != keep]
-        if others:
-            with self.progress.phase("removing the tree of another source"):
-                for other in sorted(others, key=lambda path: path.suffix == ".busy"):
-                    _remove(other)
+        self._remove_all("what a killed build left", _killed())
+        self._remove_all("an old tree", _old(tree))
         fresh = not tree.exists()
         busy.touch()
         try:
             tree.mkdir(exist_ok=True)
+            os.utime(tree)  # used last
             yield tree, fresh
         except BuildError:
             if not (tree / ".config").exists():
@@ -156,6 +159,12 @@ class _Build:
             busy.unlink()
             raise
         busy.unlink()
+
+    def _remove_all(self, text: str, paths: list[Path]) -> None:
+        if paths:
+            with self.progress.phase(f"removing {text}"):
+                for path in paths:
+                    _remove(path)
 
     def _prepare(self, tree: Path) -> None:
         """Fill a new tree: source, fixes, configuration."""
@@ -170,9 +179,11 @@ class _Build:
                 if not patching.applied_already(tree, fix, self.log):
                     patching.apply(tree, fix, self.log)
         with self.progress.phase("configuring"):
-            self._make(tree, f"KCONFIG_ALLCONFIG={self.what.config.resolve()}", "allnoconfig", what="configuring")
+            fragment = tree / "fragment.config"
+            fragment.write_text(self.what.fragment())
+            self._make(tree, f"KCONFIG_ALLCONFIG={fragment}", "allnoconfig", what="configuring")
             try:
-                config.verify(self.what.config.read_text(), tree / ".config", self.log)
+                config.verify(fragment.read_text(), tree / ".config", self.log)
             except BuildError:
                 (tree / ".config").unlink()  # the tree is good for nothing
                 raise
@@ -202,7 +213,7 @@ class _Build:
             on_line=on_line,
         )
 
-    def _store(self, binary: Path, begin: float) -> Kernel:
+    def _store(self, binary: Path, patched: patching.Patched, begin: float) -> Kernel:
         """Put the program and its description into the cache under its final name, in one step."""
         final = self._final
         if _key(self.what, self.origin, self.gcc) != self._inputs:
@@ -223,11 +234,37 @@ class _Build:
             new = Path(name, "entry")
             new.mkdir()
             shutil.copy2(binary, new / "linux")
+            _keep_notes(binary.parent / PROFILED, patched, new)
             description = {**asdict(kernel), "path": "linux"}
             (new / "kernel.json").write_text(json.dumps(description, indent=1) + "\n")
             new.rename(final)
         _prune(final)
         return kernel
+
+
+def _keep_notes(profiled: Path, patched: patching.Patched, entry: Path) -> None:
+    """Of a kernel that counts what it runs, keep what is needed to read the counts: notes, source, stock source."""
+    notes = list(profiled.glob("*.gcno"))
+    if notes:
+        kept, stock = made(entry / PROFILED), made(entry / STOCK_SOURCE)
+        for path in notes:
+            shutil.copy2(path, kept)
+        for path in profiled.glob("*.[ch]"):
+            shutil.copy2(path, kept)
+            if (original := patched.original(path)) is not None:
+                (stock / path.name).write_bytes(original)
+
+
+def _killed() -> list[Path]:
+    """What killed builds left: the trees before their marks, so that being killed in between does no harm."""
+    marks = sorted(trees_dir().glob("*.busy"))
+    return [*(mark.with_suffix("") for mark in marks), *marks]
+
+
+def _old(wanted: Path) -> list[Path]:
+    """The trees beyond those to keep beside `wanted`, which may not exist yet."""
+    others = [path for path in trees_dir().iterdir() if path != wanted]
+    return sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)[_TREES - 1 :]
 
 
 def _entry(what: Recipe, origin: Source, gcc: str) -> Path:

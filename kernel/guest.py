@@ -31,7 +31,7 @@ class GuestResult:
     `status` is the command's exit status, 128 + N when signal N ended it, None when the guest did not get as far
     as saying it (an OOPS may have one). `console_tail` is the console's last lines, `console_log` the file that has
     all of it. Times are in seconds from the start of the guest: `booted` when the command was about to start,
-    `seconds` when everything was over.
+    `seconds` when everything was over. `cpus` is the number of CPUs that the guest had, None when it did not boot.
     """
 
     outcome: Outcome
@@ -41,6 +41,7 @@ class GuestResult:
     booted: float | None
     seconds: float
     reason: str = ""
+    cpus: int | None = None
 
     def explain(self) -> str:
         """One line: the outcome, what the console says about it, and where the whole console is."""

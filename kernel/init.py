@@ -9,9 +9,10 @@ SPEC is a marshalled dict written by `kernel.uml` (same interpreter on both side
     covered              directories that get a fresh tmpfs
     visible              host directories below those that must stay readable
     shared               (host directory, guest directory) pairs, writable
+    cpus                 the number of CPUs that there must be
     status, out, err     names of the terminals that lead to the host
 
-Said on the status terminal: `started`, then `exit N` (128 + N when a signal ended the command). The command's
+Said on the status terminal: `started CPUS`, then `exit N` (128 + N when a signal ended the command). The command's
 stdout and stderr are terminals in raw mode, its stdin is empty. Standard library only, and little of it:
 every module costs boot time. Mounting is done by system call, as exec is the slowest thing a UML guest does.
 """
@@ -141,8 +142,11 @@ def main(path: str) -> None:
     with open(path, "rb") as file:
         spec = marshal.load(file)
     mount_all(spec)
+    cpus = os.sysconf("SC_NPROCESSORS_ONLN")
+    if cpus < spec["cpus"]:
+        raise OSError(f"{cpus} of {spec['cpus']} CPUs came up")
     status, out, err = (open_terminal(spec[name]) for name in ("status", "out", "err"))
-    os.write(status, b"started\n")
+    os.write(status, b"started %d\n" % cpus)
     code = run(spec, out, err)
     # stdout and stderr are complete on the host before the status is said. Files in the host's directories are
     # too: hostfs writes back at close, so there is no sync(), which would wait for what a test broke on purpose.

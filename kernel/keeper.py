@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
 # ruff: noqa: SIM105 (contextlib is a module to load, and loading is boot time)
-"""Ties a guest's life to its owner's: `keeper.py OWNER_PID CPU MEMORY_DIR PROGRAM ARGUMENT...`
+"""Ties a guest's life to its owner's: `keeper.py OWNER_PID CPU,... MEMORY_DIR PROGRAM ARGUMENT...`
 
 A UML guest is a group of host processes, and one whose owner was killed spins for ever on a dead line. The
 keeper stands between: it starts PROGRAM in a process group of its own and kills every process of it
@@ -28,7 +28,7 @@ def _prctl(option: int, value: int) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
 
 
-def _exec(argv: list[str], cpu: int, memory_dir: str, keeper: int) -> None:
+def _exec(argv: list[str], cpus: set[int], memory_dir: str, keeper: int) -> None:
     """In the child: become PROGRAM, alone in its process group (a panic of UML signals its whole group)."""
     os.setpgid(0, 0)
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -36,9 +36,9 @@ def _exec(argv: list[str], cpu: int, memory_dir: str, keeper: int) -> None:
         os._exit(1)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     try:
-        os.sched_setaffinity(0, {cpu})
+        os.sched_setaffinity(0, cpus)
     except OSError:
-        pass  # the CPU was taken from us meanwhile: slower, nothing else
+        pass  # the CPUs were taken from us meanwhile: slower, nothing else
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # HOME is where UML of any version puts its `~/.uml`: not the user's.
     env = {"PATH": os.environ.get("PATH", ""), "TMPDIR": memory_dir, "HOME": memory_dir}
@@ -85,8 +85,8 @@ def _kill_rest() -> None:
             return
 
 
-def main(owner: int, cpu: int, memory_dir: str, argv: list[str]) -> int:
-    """Run `argv` on `cpu` until it or the process `owner` ends; returns the exit status for us."""
+def main(owner: int, cpus: set[int], memory_dir: str, argv: list[str]) -> int:
+    """Run `argv` on `cpus` until it or the process `owner` ends; returns the exit status for us."""
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     stop_read, stop_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(stop_write)
@@ -98,7 +98,7 @@ def main(owner: int, cpu: int, memory_dir: str, argv: list[str]) -> int:
     keeper = os.getpid()
     child = os.fork()
     if child == 0:
-        _exec(argv, cpu, memory_dir, keeper)
+        _exec(argv, cpus, memory_dir, keeper)
     try:
         os.setpgid(child, child)  # in both, so that the group exists whoever runs first
     except OSError:
@@ -115,4 +115,4 @@ def main(owner: int, cpu: int, memory_dir: str, argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4:]))
+    sys.exit(main(int(sys.argv[1]), set(map(int, sys.argv[2].split(","))), sys.argv[3], sys.argv[4:]))

@@ -39,6 +39,10 @@ class Patched:
     def __exit__(self, *_: object) -> None:
         self._restore()
 
+    def original(self, path: Path) -> bytes | None:
+        """What the file `path` of the tree is without the patches; None if it is not there without."""
+        return self._original[path] if path in self._original else path.read_bytes()
+
     def _remember(self, patch: Path) -> None:
         for name in touched(patch):
             path = self._tree / name

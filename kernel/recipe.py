@@ -12,8 +12,11 @@ from pathlib import Path
 from kernel.errors import UsageError
 from kernel.requirements import find_program
 
-VERSION = 2
+VERSION = 3
 """To be raised when this package builds something else out of the same inputs."""
+
+STOCK = "stock"
+"""The flavour without the patches; the others are directories of `flavours/`."""
 
 _HERE = Path(__file__).resolve().parent
 
@@ -22,24 +25,29 @@ _HERE = Path(__file__).resolve().parent
 class Recipe:
     """How to make the kernel `name` of `series`.
 
-    `fixes` make the series run as a guest at all, in both flavours; `patches` are what the suite is about and are
-    missing in a stock kernel. Both are applied in order, fixes first. `config` is the Kconfig fragment.
+    `fixes` make the series run as a guest at all, in all flavours; `patches` are what the suite is about and are
+    missing in a stock kernel. Both are applied in order, fixes first. `config` are the Kconfig fragments: the common
+    one, then what only this series has, then what the flavour wants.
     """
 
     name: str
     series: str
     fixes: tuple[Path, ...]
     patches: tuple[Path, ...]
-    config: Path
+    config: tuple[Path, ...]
 
     @property
     def suffix(self) -> str:
         """What is put behind the kernel's release, so that `uname -r` tells a patched kernel from a stock one."""
         return "-nofollow" if self.patches else ""
 
+    def fragment(self) -> str:
+        """All of the configuration that is asked for, as one Kconfig fragment; a later line takes precedence."""
+        return "".join(path.read_text() for path in self.config)
+
     def tree_key(self, source: str, compiler: str) -> str:
         """Hash of what kernels built in one tree share: all inputs but the patches."""
-        parts = [f"recipe {VERSION}", f"source {source}", f"compiler {compiler}", _content([self.config])]
+        parts = [f"recipe {VERSION}", f"source {source}", f"compiler {compiler}", _content(self.config)]
         return _digest([*parts, _content(self.fixes)])
 
     def key(self, source: str, compiler: str) -> str:
@@ -52,21 +60,39 @@ def series(root: Path = _HERE) -> list[str]:
     return sorted(path.name for path in (root / "patches").iterdir() if path.is_dir())
 
 
+def stock(one: str) -> str:
+    """The kernel of series `one` without the patches."""
+    return f"{STOCK}-{one}"
+
+
+def flavours(root: Path = _HERE) -> list[str]:
+    """What a kernel of any series can be made as, beside the plain one with the patches."""
+    return [STOCK, *sorted(path.name for path in (root / "flavours").glob("*") if path.is_dir())]
+
+
 def names(root: Path = _HERE) -> list[str]:
-    """The kernels that can be built: per series the patched one and the stock one."""
-    return [name for one in series(root) for name in (one, f"stock-{one}")]
+    """The kernels that can be built: per series the patched one and the flavours of it."""
+    return [name for one in series(root) for name in (one, *(f"{flavour}-{one}" for flavour in flavours(root)))]
 
 
 def recipe(name: str, root: Path = _HERE) -> Recipe:
     """The recipe of kernel `name`, like `6.12` or `stock-6.12`; `UsageError` when there is none.
 
-    `root` is the directory with `patches/`, `fixes/` and `uml.config`.
+    `root` is the directory with `patches/SERIES/`, `fixes/SERIES/` (patches, and a `uml.config` for options that only
+    this series has), `flavours/FLAVOUR/` (the same) and `uml.config`.
     """
     if name not in names(root):
         raise UsageError(f"unknown kernel {name!r}; known: {', '.join(names(root))}")
-    one = name.removeprefix("stock-")
-    patches = () if name != one else _patches(root / "patches" / one)
-    return Recipe(name, one, _patches(root / "fixes" / one), patches, root / "uml.config")
+    flavour, _, one = name.rpartition("-")
+    extra = root / "flavours" / flavour if flavour not in ("", STOCK) else None
+    patches = () if flavour == STOCK else _patches(root / "patches" / one)
+    return Recipe(
+        name,
+        one,
+        _patches(root / "fixes" / one),
+        (*patches, *(_patches(extra) if extra else ())),
+        _existing(root / "uml.config", root / "fixes" / one / "uml.config", *([extra / "uml.config"] if extra else [])),
+    )
 
 
 def compiler() -> str:
@@ -80,6 +106,10 @@ def compiler() -> str:
 
 def _patches(directory: Path) -> tuple[Path, ...]:
     return tuple(sorted(directory.glob("*.patch")))
+
+
+def _existing(first: Path, *others: Path) -> tuple[Path, ...]:
+    return (first, *(path for path in others if path.exists()))
 
 
 def _content(files: Iterable[Path]) -> str:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Where the kernel's source comes from: Debian's source package, a tarball, or a directory of the user's.
 
-    source = given(path)  or  local(series)  or  fetch(series, …)
+    source = given(path)  or  local(series)  or  kernel.debian.fetch(series, …)
     source.identity               what it is, for the hash of a build's inputs
     source.unpack(directory, …)   a private copy of what a UML build needs of it
 
@@ -10,20 +10,17 @@ Nothing of the user's is ever written to.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import re
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from kernel.errors import BuildError, SetupError, UsageError
-from kernel.paths import cache_dir, made
+from kernel.paths import cache_dir
 from kernel.process import clean_env, run_logged
-from kernel.progress import Advance, Progress
 
 # Two thirds of a tree, none of which an ARCH=um build reads. Kconfig and Makefiles stay: they are read whatever
 # the configuration is. Documentation/filesystems stays, as patches touch it.
@@ -131,83 +128,15 @@ def local(series: str) -> Source | None:
     if installed.is_file() and os.access(installed, os.R_OK):
         state = installed.stat()
         return Source(installed, f"installed {state.st_size} {state.st_mtime_ns}")
-    fetched = list(_sources_dir().glob(f"linux-source-{series}_*.tar.xz"))
+    fetched = list(sources_dir().glob(f"linux-source-{series}_*.tar.xz"))
     if not fetched:
         return None
     newest = max(fetched, key=lambda path: path.stat().st_mtime)
     return Source(newest, f"debian {newest.name}")
 
 
-def fetch(series: str, log: Path, progress: Progress) -> Source:
-    """Get Debian's source package of `series` as `apt-get` is set up here, needing no root, and keep its tarball.
-
-    Raises `SetupError` when there is no such package, `BuildError` when the download or unpacking fails.
-    """
-    package = f"linux-source-{series}"
-    file, size = _announced(package, log)
-    with tempfile.TemporaryDirectory(dir=made(_sources_dir()), prefix=".fetch-") as name:
-        work = Path(name)
-        with progress.phase(f"fetching {package}", size, "B", scale=True) as advance:
-            _download(package, work, log, advance)
-        debs = list(work.glob("*.deb"))
-        if len(debs) != 1:
-            raise BuildError(f"apt-get downloaded no {file}", log)
-        with progress.phase(f"opening {package}"):
-            run_logged(["dpkg-deb", "-x", debs[0], work / "x"], log, "unpacking the package")
-        tarballs = list(work.glob("x/usr/src/*.tar.*"))
-        if len(tarballs) != 1:
-            raise BuildError(f"{debs[0].name} has no source tarball", log)
-        version = debs[0].name.split("_")[1]
-        for old in _sources_dir().glob(f"{package}_*.tar.xz"):
-            old.unlink()
-        kept = _sources_dir() / f"{package}_{version}.tar.xz"
-        tarballs[0].rename(kept)
-        os.utime(kept)
-    return Source(kept, f"debian {kept.name}")
-
-
-def _announced(package: str, log: Path) -> tuple[str, int | None]:
-    """File name and size in bytes of what apt would download; fresh package lists are got if need be and if we can."""
-    command = ["apt-get", "download", "-q", "--print-uris", package]
-    try:
-        lines = run_logged(command, log, "apt-get download")
-    except BuildError as error:
-        if os.geteuid() != 0:
-            raise SetupError(
-                f"the package lists have no {package}; refresh them with: sudo apt-get update (or use --kernel-source)"
-            ) from error
-        # A failing mirror shows in the next step if it matters.
-        with contextlib.suppress(BuildError):
-            run_logged(["apt-get", "update", "-q"], log, "apt-get update")
-        try:
-            lines = run_logged(command, log, "apt-get download")
-        except BuildError:
-            raise SetupError(
-                f"this machine's package sources have no {package}; use --kernel-source DIR or TARBALL; log: {log}"
-            ) from error
-    for line in lines:
-        if found := re.match(r"'[^']*' (\S+) (\d+)", line):
-            return found[1], int(found[2])
-    return package, None
-
-
-def _download(package: str, directory: Path, log: Path, advance: Advance) -> None:
-    done = 0
-
-    def look() -> None:
-        nonlocal done
-        with contextlib.suppress(OSError):
-            now = sum(path.stat().st_size for path in directory.glob("*.deb"))
-            advance(now - done)
-            done = now
-
-    # Root may write where apt's own user may not: without the option it warns.
-    options = ["-o", "APT::Sandbox::User=root"] if os.geteuid() == 0 else []
-    run_logged(["apt-get", "download", "-q", *options, package], log, "apt-get download", cwd=directory, on_tick=look)
-    look()
-
-
-def _sources_dir() -> Path:
+def sources_dir() -> Path:
+    """Where fetched tarballs are kept; may not exist yet."""
     return cache_dir() / "sources"
 
 

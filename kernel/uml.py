@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from kernel.console import Console
-from kernel.cpus import own_cpu
+from kernel.cpus import own_cpus
 from kernel.errors import SetupError, UsageError
 from kernel.guest import GuestResult, Outcome, Sink
 from kernel.paths import guests_dir, made, new_log
@@ -40,39 +40,72 @@ COVERED = ("/tmp", "/run", "/var/tmp", "/dev/shm")
 
 _HERE = Path(__file__).resolve().parent
 _POWER_OFF_LIMIT = 10.0  # seconds that a guest gets to power off, and a killed one to be gone
+_CPUS = 2  # of a guest that nobody wants to have another number
 _UNITS = {"M": 1 << 20, "G": 1 << 30}
+
+
+def _complain(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 class UmlGuest:
     """Runs commands on the UML kernel `binary`; each `run` is a boot of its own, several at once are fine.
 
-    `memory` is the guest's, like `512M` or `1G`. Consoles are written to `log_dir`, by default in the
-    user's cache. Raises `UsageError` when `binary` cannot be executed.
+    `memory` is the guest's, like `512M` or `1G`. `cpus` is how many CPUs it has: by default two if the kernel can, else
+    one. A guest that does not boot with two of its own accord gets one, after `say` was told so; one that
+    does not with the number asked for does not boot. They take turns on one CPU of the host, unless `spread` gives each
+    its own, for work that is done at the same time (see `cpus.py`). Consoles are written to `log_dir`, by default in
+    the user's cache. Raises `UsageError` when `binary` cannot be executed, or when it cannot have so many CPUs.
     """
 
-    def __init__(self, binary: Path, memory: str = "1G", log_dir: Path | None = None) -> None:
+    def __init__(
+        self,
+        binary: Path,
+        memory: str = "1G",
+        log_dir: Path | None = None,
+        *,
+        cpus: int | None = None,
+        spread: bool = False,
+        say: Callable[[str], object] = _complain,
+    ) -> None:
         self.binary = Path(binary).absolute()
         self.memory = memory
         self._log_dir = log_dir
+        self._say = say
+        self._spread = spread
         if not re.fullmatch(r"[1-9]\d*[MG]", memory):
             raise UsageError(f"{memory}: not a size of memory, like 512M or 1G")
         if not self.binary.is_file():
             raise UsageError(f"{binary}: no such kernel")
         if not os.access(self.binary, os.R_OK | os.X_OK):
             raise UsageError(f"{binary}: not readable and executable")
+        most = self.most_cpus()
+        if cpus is not None and not 1 <= cpus <= most:
+            raise UsageError(f"{cpus} CPUs: this kernel can have {most}")
+        self._tries = (cpus,) if cpus else (_CPUS, 1) if most >= _CPUS else (1,)
 
     def release(self) -> str:
         """The kernel's release (`6.12.117`), as `linux --version` prints it; `UsageError` for anything else."""
-        try:
-            done = subprocess.run(
-                [self.binary, "--version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=5, check=False
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            done = None
-        found = re.fullmatch(rb"(\d+\.\d+\S*)\s*", done.stdout) if done and done.returncode == 0 else None
-        if not found:
+        said = self._ask("--version")
+        if not (found := re.fullmatch(rb"(\d+\.\d+\S*)\s*", said)):
             raise UsageError(f"{self.binary}: not a User-mode Linux kernel")
         return found[1].decode(errors="replace")
+
+    def most_cpus(self) -> int:
+        """How many CPUs a guest of this kernel can have, by the configuration that it prints; one if it prints none."""
+        said = self._ask("--showconfig")
+        found = re.search(rb"^CONFIG_NR_CPUS=(\d+)$", said, re.M) if b"\nCONFIG_SMP=y\n" in said else None
+        return int(found[1]) if found else 1
+
+    def _ask(self, option: str) -> bytes:
+        """What the kernel prints when it is called with `option` alone; nothing if it is no such program."""
+        try:
+            done = subprocess.run(
+                [self.binary, option], stdin=subprocess.DEVNULL, capture_output=True, timeout=5, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return b""
+        return done.stdout if done.returncode == 0 else b""
 
     def run(
         self,
@@ -101,13 +134,32 @@ class UmlGuest:
         }
         # A directory that must stay visible itself cannot be covered.
         spec["covered"] = [name for name in spec["covered"] if name not in spec["visible"]]
+        *others, last = self._tries
+        for cpus in others:
+            result = self._boot(spec, cpus, time_limit, boot_limit, on_stdout, on_stderr)
+            if result.outcome is not Outcome.NOT_BOOTED:
+                return result
+            self._say(f"guest: it does not boot with {cpus} CPUs, trying {last}: {result.explain()}")
+        return self._boot(spec, last, time_limit, boot_limit, on_stdout, on_stderr)
+
+    def _boot(
+        self,
+        spec: dict[str, Any],
+        cpus: int,
+        time_limit: float | None,
+        boot_limit: float,
+        on_stdout: Sink | None,
+        on_stderr: Sink | None,
+    ) -> GuestResult:
+        """One boot with `cpus` CPUs, to its end."""
         with contextlib.ExitStack() as stack:
             private = stack.enter_context(_private_dir())
             log = _console_log(self._log_dir, private.path.name)
             console = stack.enter_context(Console(log))
-            _write_boot_files(private.path, spec)
-            cpu = stack.enter_context(own_cpu())
-            process = stack.enter_context(_Process(self._argv(private.path), self.memory_dir(), cpu, private.lock))
+            _write_boot_files(private.path, {**spec, "cpus": cpus})
+            host_cpus = stack.enter_context(own_cpus(cpus if self._spread else 1))
+            argv = self._argv(private.path, cpus)
+            process = stack.enter_context(_Process(argv, self.memory_dir(), host_cpus, private.lock))
             watch = _Watch(process, console, on_stdout, on_stderr)
             watch.until_over(boot_limit, time_limit)
             return watch.result()
@@ -121,10 +173,12 @@ class UmlGuest:
                 return name
         raise SetupError(f"no directory with {self.memory} free where memory may be executed: {', '.join(tried)}")
 
-    def _argv(self, private: Path) -> list[str]:
+    def _argv(self, private: Path, cpus: int) -> list[str]:
         return [
             str(self.binary),
             f"mem={self.memory}",
+            # Tracing with ptrace, as every kernel can, does not go together with several CPUs.
+            *([f"ncpus={cpus}", "seccomp=on"] if cpus > 1 else []),
             f"uml_dir={private}/",
             "rootfstype=hostfs",
             "rootflags=/",
@@ -151,7 +205,7 @@ class _Process:
 
     NAMES = ("console", "status", "out", "err")
 
-    def __init__(self, argv: list[str], memory_dir: str, cpu: int, lock: int) -> None:
+    def __init__(self, argv: list[str], memory_dir: str, cpus: tuple[int, ...], lock: int) -> None:
         self.pipes: dict[str, int] = {}
         far: dict[str, int] = {}
         try:
@@ -161,7 +215,7 @@ class _Process:
             # The keeper holds the lock of the private directory too: it is ours until both of us are gone.
             keeper = [sys.executable, "-I", "-S", "-B", str(_HERE / "keeper.py")]
             self.keeper = subprocess.Popen(
-                [*keeper, str(os.getpid()), str(cpu), memory_dir, *argv],
+                [*keeper, str(os.getpid()), ",".join(map(str, cpus)), memory_dir, *argv],
                 stdin=subprocess.DEVNULL,
                 stdout=far["console"],
                 stderr=far["console"],
@@ -205,6 +259,7 @@ class _Watch:
         self._console = console
         self._begin = time.monotonic()
         self._booted: float | None = None
+        self._cpus: int | None = None
         self._status: int | None = None
         self._said = b""
         self._out_of_time = False
@@ -257,7 +312,7 @@ class _Watch:
         else:
             outcome = Outcome.HANG if self._out_of_time else Outcome.LOST
         return GuestResult(
-            outcome, self._status, console.tail(), console.log, self._booted, self._since_begin(), reason
+            outcome, self._status, console.tail(), console.log, self._booted, self._since_begin(), reason, self._cpus
         )
 
     def _deadline(self, boot_limit: float, time_limit: float | None) -> float | None:
@@ -276,8 +331,9 @@ class _Watch:
     def _take_status(self, data: bytes) -> None:
         *lines, self._said = (self._said + data).split(b"\n")
         for line in lines:
-            if line == b"started":
+            if found := re.fullmatch(rb"started (\d+)", line):
                 self._booted = self._since_begin()
+                self._cpus = int(found[1])
             elif found := re.fullmatch(rb"exit (\d+)", line):
                 self._status = int(found[1])
                 self._ended = time.monotonic()

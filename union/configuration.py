@@ -3,34 +3,81 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
+Kind = Literal["no", "ov", "ovov"]
 Xino = Literal["off", "on", "nofollow"]
 MigrateWay = Literal["mail", "dfs", "none"]
+LowerFs = Literal["tmpfs", "xfs", "ext4", "btrfs", "squashfs", "erofs"]
+UpperFs = Literal["tmpfs", "xfs", "ext4", "btrfs"]
+Option = tuple[str, str]
+"""A mount option: its name and its value, "" for a flag."""
 
 EVERYTHING = "*"  # leave_unlisted: no directory is listed
 
 
 @dataclass(frozen=True, slots=True)
-class Configuration:
-    """The settings of one union and what happens to it before the operations."""
+class Places:
+    """Directories of the user's that a run is to work in, and mount options (the UNIONMOUNT_* variables).
 
-    detach: bool = False  # lower on XFS, migrated and fenced before the operations
-    xino: Xino = "off"
+    Without `base` and `lower` everything is made on filesystems of our own.
+    """
+
+    base: Path | None = None  # holds the upper layers and, unless named, the lower layer and the mount point
+    lower: Path | None = None  # the root of the lower layer
+    mountpoint: Path | None = None
+    options: tuple[Option, ...] = ()
+
+    @property
+    def given(self) -> bool:
+        """Whether layers lie on a filesystem that is not ours: it is never fenced."""
+        return self.base is not None or self.lower is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """The settings of the unions of one run and what happens to them before the operations."""
+
+    kind: Kind = "ov"
+    rotations: int | None = None  # =N: remount after changes of names, with up to N rotations of the upper layer
+    fuse: str | None = None  # a FUSE overlay instead of the kernel's: the name of its program
+    samefs: bool = False
+    lower_fs: LowerFs = "tmpfs"
+    upper_fs: UpperFs = "tmpfs"
+    maxfs: int = 0  # the first so many upper layers have a filesystem of their own
+    xdev: bool = False  # directory renames stay off
+    xino: Xino = "off"  # what was asked for
+    meta: bool = False
+    verify: bool = False
+    slashes: bool = False  # a terminal slash on each path under test
+    detach: bool = False  # the lower is migrated and fenced before the operations
     migrate: MigrateWay = "none"
     fence: bool = False
-    directory_renames: bool = True
     leave_uncopied: str | None = None  # a control: this file is not copied up
     leave_unlisted: str | None = None  # a control: this directory, or EVERYTHING, is never listed
+    places: Places = field(default_factory=Places)
 
-    def how(self) -> str:
-        """The banner's words: settings in effect, in the classical suite's order."""
-        words = ["--ov"]
-        if not self.directory_renames:
-            words.append("--xdev")
-        if self.xino != "off":
-            words.append("--xino")
+    @property
+    def nested(self) -> bool:
+        """Whether the lowest layer of the union is an overlay itself."""
+        return self.kind == "ovov"
+
+    @property
+    def plain(self) -> bool:
+        """Whether there is no union at all: the lower tree itself is what is looked at."""
+        return self.kind == "no"
+
+    def how(self, *, rotating: bool = False) -> str:
+        """The banner's words: what was asked for, in the classical suite's order (parity 1.5)."""
+        words = [f"--{self.kind}" + (f"={self.rotations}" if rotating else "")]
+        if self.plain:
+            return words[0]
+        words += [f"--maxfs={self.maxfs}"] if self.maxfs else ["--samefs"] if self.samefs else []
+        words += [f"--{flag}" for flag in ("xdev",) if self.xdev]
+        words += ["--xino"] if self.xino != "off" else []
+        words += [f"--{flag}" for flag in ("meta", "verify") if getattr(self, flag)]
         if self.detach and self.migrate != "mail":
             words.append(f"--migrate={self.migrate}")
         if self.detach and not self.fence:

@@ -11,21 +11,31 @@ import os
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 
 from report.events import Checked, Evidence, Listener
 from union import migrate, syscalls
 from union.configuration import EVERYTHING, Configuration
-from union.fence import XfsShutdown
-from union.inodes import DirectoryInode
+from union.cycle import Cycler
+from union.errors import SetupError
+from union.fence import Shutdown
+from union.filesystems import tmpfs
+from union.inodes import DirectoryInode, LinkInode
 from union.judge import Judge, Look
-from union.layers import LOWER_NAME, tmpfs
+from union.layers import LOWER_NAME
 from union.migrate import Migration
+from union.names import Name
+from union.operations import ChangeMode, Held
 from union.overlay import Overlay
+from union.witness import is_opaque
 
+METACOPY = "trusted.overlay.metacopy"
 MISSING = ".never-there"  # a name that no layer has
 
 
-def detach(configuration: Configuration, overlay: Overlay, judge: Judge, tell: Listener) -> None:
+def detach(
+    configuration: Configuration, overlay: Overlay, judge: Judge, cycler: Cycler, tell: Listener
+) -> None:
     """Take the union from its first mount to the fenced lower, as `configuration` says.
 
     Tells checks and evidence; raises SetupError when the fence cannot be raised or does not bite.
@@ -34,19 +44,41 @@ def detach(configuration: Configuration, overlay: Overlay, judge: Judge, tell: L
     wrong = () if option == configuration.xino else (f"xino={configuration.xino} was asked for, {option} is shown",)
     tell(Checked("D1", f"the mount shows xino={configuration.xino}", wrong))
     tell(Checked("D2", "before copy-up the union shows the lower tree", tuple(judge.tree(look=Look.GLANCE))))
+    if configuration.rotations:
+        _spread(configuration.rotations, judge, cycler, tell)
     if configuration.migrate != "none":
         _migrate(configuration, overlay, judge, tell)
     if configuration.fence:
         _fence(overlay, judge, tell)
 
 
+def _spread(rotations: int, judge: Judge, cycler: Cycler, tell: Listener) -> None:
+    """Give each of the layers that will be lower ones a share of the objects, and rotate it down (D13)."""
+    paths = [path for path, inode in judge.model.walk() if not isinstance(inode, LinkInode) and path]
+    for turn in range(rotations):
+        for path in paths[turn :: rotations + 1]:
+            inode = dict(judge.model.places(path))[path].inode
+            assert inode is not None
+            same = ChangeMode(path=Name(path), mode=inode.mode)
+            if judge.model.apply(same) != same.perform(judge.witness.root, Held()):
+                raise SetupError(f"{path} cannot be copied up into layer {turn}")
+        cycler.remount()
+    complaints = tuple(judge.tree(look=Look.GLANCE))
+    tell(Checked("D13", f"over {rotations + 1} lower layers the union shows the same tree", complaints))
+
+
 def _migrate(configuration: Configuration, overlay: Overlay, judge: Judge, tell: Listener) -> None:
     union, upper = overlay.stack.mountpoint, overlay.stack.upperdir
+    data_left = overlay.effective_options().get("metacopy") == "on"
     if configuration.migrate == "mail":
         migration = migrate.mail(union, upper)
-    else:
+        judge.model.copy_up_all((0, 0))
+    if configuration.migrate == "mail" and data_left:
+        tell(Evidence("migration without data", migration.describe()))
+        tell(Checked("D6, D18", "no directory is opaque over data that only lower has", tuple(_hidden_data(upper))))
+    if configuration.migrate == "dfs" or data_left:
         migration = migrate.dfs(union, upper, **_left(configuration, judge))
-    judge.model.copy_up_all((0, 0) if configuration.migrate == "mail" else None)
+        judge.model.copy_up_all(None)
     judge.model.detach()
     tell(Evidence("migration", migration.describe()))
     tell(Evidence("directories opaque", f"{migration.opaque} of {migration.directories}"))
@@ -54,6 +86,15 @@ def _migrate(configuration: Configuration, overlay: Overlay, judge: Judge, tell:
     if not (configuration.leave_uncopied or configuration.leave_unlisted):
         tell(Checked("D4, D5", "every directory is opaque, everything is in upper", tuple(_unmigrated(migration))))
         tell(Checked("D3, D7", "the migrated union shows the same tree", tuple(judge.tree(look=Look.GLANCE))))
+
+
+def _hidden_data(upper: Path) -> Iterator[str]:
+    """Files without data in opaque directories of the upper layer: the data is lost then."""
+    for directory, _, files in os.walk(upper):
+        if is_opaque(directory):
+            for name in files:
+                if METACOPY in os.listxattr(f"{directory}/{name}", follow_symlinks=False):
+                    yield f"{os.path.relpath(directory, upper)}/{name}: has no data, and its directory is opaque"
 
 
 def _left(configuration: Configuration, judge: Judge) -> dict[str, frozenset[str]]:
@@ -73,7 +114,7 @@ def _unmigrated(migration: Migration) -> Iterator[str]:
 
 
 def _fence(overlay: Overlay, judge: Judge, tell: Listener) -> None:
-    fence = XfsShutdown(overlay.stack.lower)
+    fence = Shutdown(overlay.stack.lower)
     fence.fence()
     tell(Evidence("fence", fence.self_test()))
     tell(Checked("D9", "no EIO with warm caches", tuple(_missing_names(judge))))
@@ -83,16 +124,18 @@ def _fence(overlay: Overlay, judge: Judge, tell: Listener) -> None:
     tell(Checked("D2, D3, D9", "no EIO and the same inode numbers with cold caches", complaints))
 
 
-def over_empty_lower(overlay: Overlay, judge: Judge, skip: Collection[str], tell: Listener) -> None:
+def over_empty_lower(
+    overlay: Overlay, judge: Judge, cycler: Cycler, skip: Collection[str], tell: Listener
+) -> None:
     """Mount the unmounted `overlay` once more, over a lower that holds nothing: the same tree must appear (D11)."""
     with ExitStack() as stack:
         at = overlay.stack.scratch / "nothing"
         at.mkdir()
         stack.callback(at.rmdir)
         nothing = tmpfs(stack, at, LOWER_NAME)
-        again = Overlay(replace(overlay.stack, lower=nothing), overlay.options)
+        again = Overlay(replace(overlay.stack, lowerdirs=(nothing.root,)), overlay.options)
         with again.mounted():
-            judge.remounted(os.stat(again.stack.mountpoint).st_dev)
+            judge.remounted(cycler.devices(again), str(again.stack.upperdir))
             complaints = tuple(judge.tree(look=Look.LISTED, skip=skip))
     tell(Checked("D2, D11", "mounted over an empty lower the same tree and inode numbers appear", complaints))
 

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 from union import mountinfo, syscalls
 from union.errors import SetupError, Unsupported
-from union.layers import Layer
+from union.filesystems import Layer
 from union.programs import run_quietly
 
 ABSENT_NAME: Final = ".ovl-detach-absent"  # no layer has it, so no cache can answer for it
@@ -35,13 +35,23 @@ class Fence(Protocol):
         """One line of evidence that the raised fence bites; SetupError if it does not."""
 
 
-class XfsShutdown:
-    """The mail's fence: `xfs_io -x -c shutdown` on the lower XFS. After it every access gives EIO."""
+BITES: Final = {
+    "xfs": ("lookup", "stat", "listing", "read"),
+    "btrfs": ("read",),
+    "ext4": ("read",),  # all the rest is answered from its caches and its disk as before
+}
+"""What must fail with EIO on a filesystem that was shut down; what else fails differs from kernel to kernel."""
+
+
+class Shutdown:
+    """The mail's fence: `xfs_io -x -c shutdown` on the lower filesystem. After it accesses give EIO."""
 
     def __init__(self, layer: Layer) -> None:
-        """Raises CannotFence for any filesystem but XFS."""
-        if layer.fstype != "xfs":
-            raise CannotFence(f"the lower layer is {layer.fstype}: only XFS can be shut down as in the mail")
+        """Raises CannotFence for a layer of the user's and for a filesystem that cannot be shut down."""
+        if not layer.ours:
+            raise CannotFence(f"{layer.root} is the user's: only a filesystem of our own is ever shut down")
+        if layer.fstype not in BITES:
+            raise CannotFence(f"the lower layer is {layer.fstype}: only {', '.join(BITES)} can be shut down")
         self._layer = layer
         self._canary = ""
         self._size = 0
@@ -60,7 +70,7 @@ class XfsShutdown:
             run_quietly("xfs_io", "xfsprogs", arguments, f"xfs_io -x -c shutdown {self._layer.root}", [root])
 
     def self_test(self, *, cold: bool = False) -> str:
-        """Look up, list, stat and read in the fenced lower: each must give EIO.
+        """Look up, list, stat and read in the fenced lower: what BITES names must give EIO.
 
         XFS asks for the shutdown before it looks into any cache, so caches need not be dropped; with
         `cold` they are (all of the system's, so the union is cold afterwards too).
@@ -71,12 +81,17 @@ class XfsShutdown:
             syscalls.drop_caches()
         with self._ours() as root:
             self.refused = {what: _errno_of(attempt) for what, attempt in self._attempts(root)}
-        wrong = [f"{what} {_name(got)}" for what, got in self.refused.items() if got != errno.EIO]
+        bites = BITES[self._layer.fstype]
+        wrong = [f"{what} {_name(got)}" for what, got in self.refused.items() if got != errno.EIO and what in bites]
         if wrong:
             what = f"the fence does not bite on {self._layer.root}"
             raise SetupError(f"{what}: {', '.join(wrong)} instead of EIO")
         before = f"read {self._size} bytes of {self._canary} before"
-        return f"XFS shutdown; self-test: {before}, EIO for {', '.join(self.refused)} after"
+        bitten = ", ".join(what for what, got in self.refused.items() if got == errno.EIO)
+        blind = ", ".join(what for what, got in self.refused.items() if got != errno.EIO)
+        kind = self._layer.fstype.upper() if self._layer.fstype == "xfs" else self._layer.fstype
+        spared = f" (not for {blind})" if blind else ""
+        return f"{kind} shutdown; self-test: {before}, EIO for {bitten} after{spared}"
 
     def _attempts(self, root: int) -> Iterator[tuple[str, Callable[[], object]]]:
         yield "lookup", lambda: os.stat(ABSENT_NAME, dir_fd=root, follow_symlinks=False)

@@ -26,6 +26,9 @@ class Times:
 class Inode:
     """An object of the union; `version` grows with every change of content (or of entries).
 
+    `breaks` says that it is a lower hard-link group without an index: each name that is copied up leaves it.
+    With an index `lower_names` are those of its names that only lower holds, each with the id of its directory,
+    and `beneath` is what they lead to in lower once another name was copied up.
     `xattrs` are the ones that the union shows, by full name; objects share the mapping, so a change makes
     a new one. `flags` are those of FS_IOC_GETFLAGS.
     """
@@ -37,6 +40,9 @@ class Inode:
     gid: int = 0
     nlink: int = 1
     in_upper: bool = False
+    breaks: bool = False
+    lower_names: set[tuple[int, str]] = field(default_factory=set)
+    beneath: Inode | None = None
     version: int = 0
     xattrs: Mapping[str, bytes] = field(default_factory=dict)
     flags: int = 0
@@ -112,6 +118,28 @@ class Place:
     @property
     def parent(self) -> DirectoryInode:
         return self.above[-1]
+
+    @property
+    def key(self) -> tuple[int, str]:
+        """What tells this name from all others, wherever its directory is moved."""
+        return id(self.parent), self.name
+
+    @property
+    def in_upper(self) -> bool:
+        """Whether the upper layer holds the name itself, and not only its object under another one."""
+        return self.inode is not None and self.inode.in_upper and self.key not in self.inode.lower_names
+
+
+_SOMETHING = tree.File()
+
+
+def shrink(directory: DirectoryInode) -> tree.Directory:
+    """The names in a directory and below it as a lower tree; what the objects hold does not matter there."""
+    entries = {
+        name: shrink(child) if isinstance(child, DirectoryInode) else _SOMETHING
+        for name, child in directory.entries.items()
+    }
+    return tree.Directory(entries)
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum
 from itertools import islice
 
@@ -36,21 +36,29 @@ WHITEOUT_TYPES = {0, 2}  # d_type of a whiteout that leaks into a listing: unkno
 
 @dataclass(frozen=True, slots=True)
 class DeviceRule:
-    """What st_dev may be (parity 4.2, 4.3; D3): one device for all, or pseudo devices for non-directories."""
+    """What st_dev may be (parity 4.2, 4.3; D3): one device for all, or pseudo devices for non-directories.
+
+    `directory` is the union's own device, `real` are those of the layers' filesystems. With `free` the device
+    of a non-directory may be any: numbers of a nested overlay do not fit into the mapping. `shifts` says that
+    a rotation changes which filesystem is which in the mapping of inode numbers.
+    """
 
     same: bool
     directory: int
-    lower: int
-    upper: int
+    real: frozenset[int]
+    free: bool = False
+    shifts: bool = False
 
     def complaints(self, path: str, is_directory: bool, device: int) -> Iterator[str]:
         if is_directory or self.same:
             if device != self.directory:
                 yield f"{path}: st_dev {device:#x} instead of the union's {self.directory:#x}"
+        elif self.free:
+            return
         elif device == self.directory:
             yield f"{path}: st_dev is that of a directory although the layers' inode numbers are not mapped"
-        elif device in (self.lower, self.upper):
-            yield f"{path}: st_dev {device:#x} is that of the {'lower' if device == self.lower else 'upper'} filesystem"
+        elif device in self.real:
+            yield f"{path}: st_dev {device:#x} is that of a layer's filesystem"
 
 
 class Look(IntEnum):
@@ -64,10 +72,10 @@ class Look(IntEnum):
 
 @dataclass(slots=True)
 class Seen:
-    """What an object looked like when it was last looked at."""
+    """What an object looked like when it was last looked at; None is what it need not be any more."""
 
-    device: int
-    number: int
+    device: int | None
+    number: int | None
     version: int
     mtime: int
     in_upper: bool
@@ -76,8 +84,26 @@ class Seen:
 class Judge:
     """Compares the model with what the witness sees, and remembers what must not change."""
 
-    def __init__(self, model: Model, witness: Witness, devices: DeviceRule, *, renumbers: bool = False) -> None:
-        """`renumbers` says that st_ino may change on copy-up, as with xino=nofollow (D2)."""
+    def __init__(
+        self,
+        model: Model,
+        witness: Witness,
+        devices: DeviceRule,
+        *,
+        renumbers: bool = False,
+        layered: bool = True,
+        origins: bool = True,
+        unique: bool = True,
+    ) -> None:
+        """What is true of the union: `renumbers` says that st_ino may change on copy-up, as with xino=nofollow
+        (D2), `layered` that its upper layer can be looked at, `origins` that a copied-up object is known by
+        its lower one after a remount too (which takes a lower filesystem with file handles), `unique` that no
+        two objects have the same number.
+        """
+        self.unique = unique
+        self._rotated = False
+        self.layered = layered
+        self.origins = origins
         self.model = model
         self.witness = witness
         self.devices = devices
@@ -85,11 +111,21 @@ class Judge:
         self._seen: dict[Inode, Seen] = {}
         self._stated: dict[Inode, Times] = {}  # the given times that were compared already
 
-    def remounted(self, device: int) -> None:
-        """The union has another st_dev now, the same for all objects; everything else must be as it was."""
-        self.devices = replace(self.devices, directory=device)
-        for seen in self._seen.values():
-            seen.device = device
+    def remounted(self, devices: DeviceRule, upperdir: str, *, rotated: bool = False) -> None:
+        """The union was mounted again: `devices` hold now, and if it was `rotated` on another upper layer.
+
+        An object whose layer became a lower one has another number by right (parity 4.5).
+        """
+        self.devices = devices
+        self.witness.upperdir = upperdir
+        self._rotated = self._rotated or rotated
+        for inode, seen in self._seen.items():
+            seen.device = devices.directory if devices.same else None
+            lost = (rotated and devices.shifts) or (seen.in_upper and (rotated or not self.origins))
+            if lost or devices.free or (isinstance(inode, DirectoryInode) and (rotated or not devices.same)):
+                seen.number = None
+            if rotated:
+                seen.in_upper = False
 
     def number(self, inode: Inode) -> int | None:
         """The st_ino last seen of the object, None if it was never seen or may have changed since."""
@@ -130,7 +166,7 @@ class Judge:
             found += self._present(path, place, look)
             if look >= Look.LISTED and isinstance(place.inode, DirectoryInode):
                 found += self._listing(path, place)
-        return [*found, *self._unique(top)]
+        return [*found, *(self._unique(top) if self.unique else ())]
 
     def listing(self, path: str) -> list[str]:
         """Check a directory's entries: names, d_type, and d_ino against st_ino where devices are one (D3)."""
@@ -158,15 +194,21 @@ class Judge:
                 found.append(self._unwanted(path, place, entry))
             elif entry.type != inode.TYPE >> 12:  # DT_* are the S_IFMT bits (readdir(3))
                 found.append(f"{path}/{entry.name}: d_type {entry.type} instead of {inode.TYPE >> 12}")
-            elif numbered and entry.ino != (number := self.number(inode)) and number and not self._loose(directory, entry):
+            elif numbered and not self._loose(place, entry) and entry.ino != (number := self.number(inode)) and number:
                 found.append(f"{path}/{entry.name}: d_ino {entry.ino} but st_ino {number}")
         return [*found, *(f"{path or '/'}: {name} is not listed" for name in unseen)]
 
-    def _loose(self, directory: DirectoryInode, entry: Dirent) -> bool:
-        """Whether it is the `..` of a merge of lower directories, for which kernels give the number that the
-        topmost of these has it, whatever the directory above is called (seen with 6.18)."""
+    def _loose(self, place: Place, entry: Dirent) -> bool:
+        """Whether it is the `..` of a directory that is not in upper, for which kernels give a lower's own number.
+
+        Below the root, in a merge of lower directories and after a rotation the parent has another one. Seen
+        with 6.12 to 7.2; D3 promises more, but only of what was migrated.
+        """
+        directory = place.inode
+        if entry.name != ".." or not isinstance(directory, DirectoryInode) or directory.in_upper:
+            return False
         merged = directory.lower is not None and directory.lower.parts > 1
-        return entry.name == ".." and merged and not directory.in_upper
+        return merged or self._rotated or place.parent is self.model.root
 
     def _unwanted(self, path: str, place: Place, entry: Dirent) -> str:
         assert isinstance(place.inode, DirectoryInode)
@@ -187,7 +229,7 @@ class Judge:
             found += self._content(path, place.inode, seen)
         if not found:
             found += self._history(path, place.inode, seen)
-            if look is Look.WHOLE and self.model.is_straight(path):
+            if look is Look.WHOLE and self.layered and self.model.is_straight(path):
                 found += self._upper(path, place, self.witness.upper(path))
         return found
 
@@ -198,7 +240,7 @@ class Judge:
             return []
         if seen.error not in (errno.ENOENT, errno.ENOTDIR):
             return [f"{path}: {errno.errorcode.get(seen.error, seen.error)} although it is only absent"]
-        if place is None:
+        if place is None or not self.layered:
             return []
         upper = self.witness.upper(path)
         if upper.mode and not upper.whiteout:
@@ -227,7 +269,7 @@ class Judge:
 
     def _content(self, path: str, inode: Inode, seen: Observation) -> Iterator[str]:
         if isinstance(inode, FileInode) and seen.content != inode.content:
-            yield f"{path}: content {seen.content!r} instead of {inode.content!r}"
+            yield f"{path}: content {difference(seen.content or b'', inode.content)}"
         if isinstance(inode, LinkInode) and seen.target != inode.target:
             yield f"{path}: leads to {seen.target} instead of {inode.target}"
         if seen.xattrs or inode.xattrs:
@@ -257,9 +299,11 @@ class Judge:
         was = self._seen.setdefault(inode, now)
         # Directories of mixed-device unions have no lasting number (kernel doc, inode properties).
         lasting = self.devices.same or not isinstance(inode, DirectoryInode)
-        moved = (was.device, was.number) != (now.device, now.number)
+        # Without file handles of lower each name of a copied-up object may get a number of its own.
+        lasting = lasting and (self.origins or inode.nlink == 1 or isinstance(inode, DirectoryInode))
+        moved = was.device not in (None, now.device) or was.number not in (None, now.number)
         if moved and lasting and not self._renumbered(inode, was):
-            yield f"{path}: inode {was.device:#x}:{was.number} became {now.device:#x}:{now.number}"
+            yield f"{path}: inode {_text(was)} became {_text(now)}"
         if was.version == now.version and was.mtime != now.mtime:
             yield f"{path}: mtime moved from {was.mtime} to {now.mtime} although nothing changed it"
         stated = inode.times()
@@ -285,9 +329,9 @@ class Judge:
         assert inode is not None
         if upper.whiteout:
             yield f"{path}: exists in the union, yet the upper layer holds a whiteout"
-        elif inode.in_upper and not upper.mode:
+        elif place.in_upper and not upper.mode:
             yield f"{path}: not copied up"
-        elif not inode.in_upper and upper.mode and not stat.S_ISDIR(upper.mode):
+        elif not place.in_upper and upper.mode and not stat.S_ISDIR(upper.mode):
             yield f"{path}: copied up although nothing asked for it"
         elif needs_opaque(place) and not upper.opaque:
             yield f"{path}: not opaque although it covers an unrelated lower directory"
@@ -297,9 +341,26 @@ class Judge:
         counted: set[Inode] = set()
         for path, inode in self.model.walk(top):
             seen = self._seen.get(inode)
-            if seen is None or inode in counted:
+            if seen is None or seen.device is None or seen.number is None or inode in counted:
                 continue
             counted.add(inode)
             other = owners.setdefault((seen.device, seen.number), path)
             if other != path:
                 yield f"{path}: shares inode {seen.device:#x}:{seen.number} with {other}"
+
+
+def _text(seen: Seen) -> str:
+    device = "any" if seen.device is None else f"{seen.device:#x}"
+    return f"{device}:{'any' if seen.number is None else seen.number}"
+
+
+LONGEST_CONTENT = 200  # bytes of a file that a complaint shows
+
+
+def difference(seen: bytes, wanted: bytes) -> str:
+    """How two contents differ, with all of them if they are short."""
+    if max(len(seen), len(wanted)) <= LONGEST_CONTENT:
+        return f"{seen!r} instead of {wanted!r}"
+    at = next((at for at, (a, b) in enumerate(zip(seen, wanted, strict=False)) if a != b), min(len(seen), len(wanted)))
+    parts = f"{seen[at : at + 16]!r} instead of {wanted[at : at + 16]!r}"
+    return f"of {len(seen)} bytes instead of {len(wanted)}, from byte {at} on {parts}"

@@ -1,222 +1,211 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Backing filesystems and the stack of layers built of them.
+"""The stack of layers that a union is mounted from (parity 2.1, 2.2).
 
-Everything made here goes on the caller's ExitStack and is undone in reverse. A run that is killed
-leaves no mount and no loop device, because the mounts are in a private namespace and the devices free
-themselves; what it can leave is an empty scratch directory, which the next run removes.
+Everything made here goes on the caller's ExitStack and is undone in reverse.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import os
-import tempfile
-import time
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from datasets.reference import SAMPLE, SAMPLE_NAME
 from datasets.tree import Directory, write
-from union import mountinfo, syscalls
-from union.errors import SetupError, Unsupported
-from union.programs import run_quietly
-
-LowerFs = Literal["tmpfs", "xfs"]
+from union import filesystems
+from union.configuration import Configuration
+from union.errors import SetupError
+from union.filesystems import Layer, make_read_only
+from union.workspace import claim, scratch_directory
 
 LOWER_NAME: Final = "lower_layer"  # mount sources of the classical suite: its clean-up knows them too
 UPPER_NAME: Final = "upper_layer"
-XFS_IMAGE_SIZE: Final = 300 << 20  # bytes, sparse: the least that mkfs.xfs accepts
-SCRATCH_PREFIX: Final = "ovl-detach-"
-_SYSTEM_PATH: Final = "/usr/sbin:/sbin:/usr/local/sbin"  # often missing from an ordinary PATH
-_SCRATCH_MIN_AGE: Final = 60  # seconds; a younger scratch directory may not be locked by its owner yet
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """A filesystem that we made and mounted.
-
-    `root` is where, `mount_id` the id in mountinfo, `source` the mount source or device, `device` its
-    "major:minor"; these tell whether what is at `root` is still ours.
-    """
-
-    root: Path
-    fstype: str
-    mount_id: int
-    source: str
-    device: str
+NESTED_NAME: Final = "nested_layer"
+DEFAULT: Final = Configuration()
 
 
 @dataclass(frozen=True, slots=True)
 class LayerStack:
-    """What an overlay is mounted from, and where; `scratch` is the private directory that holds it all."""
+    """What an overlay is mounted from, and where.
+
+    `lower` is the filesystem of the lowest layer, `home` that of the upper layers and `upper` that of the present
+    one, number `number`, which may have one of its own. `lowerdirs` are the lower layers, the topmost first;
+    `rotated` are the filesystems of those that were upper layers before. `scratch` holds what we made.
+    """
 
     lower: Layer
+    home: Layer
     upper: Layer
+    lowerdirs: tuple[Path, ...]
     upperdir: Path
     workdir: Path
     mountpoint: Path
     scratch: Path
+    number: int = 0
+    rotated: tuple[Layer, ...] = ()
+
+    @property
+    def filesystems(self) -> tuple[Layer, ...]:
+        """Of all layers, the upper one's first."""
+        return (self.upper, *self.rotated, self.lower)
+
+    @property
+    def one_filesystem(self) -> bool:
+        """Whether all layers are on the same one."""
+        return len({layer.device for layer in self.filesystems}) == 1
 
 
-def enter_private_namespace() -> None:
-    """Give this process mounts of its own; call it before anything is mounted and threads are started.
-
-    Raises Unsupported without CAP_SYS_ADMIN.
-    """
-    try:
-        syscalls.unshare_mounts()
-    except OSError as error:
-        what = f"a mount namespace needs root (CAP_SYS_ADMIN), this is uid {os.geteuid()}"
-        raise Unsupported(f"{what}: {error.strerror}") from error
+    def describe(self) -> str:
+        """One line for a summary."""
+        rotated = f", {len(self.rotated)} rotated" if self.rotated else ""
+        several = f" in {len(self.lowerdirs)} layers" if len(self.lowerdirs) > 1 + len(self.rotated) else ""
+        where = " of the user's" if not self.lower.ours else ""
+        one = " on one filesystem" if self.one_filesystem else ""
+        return f"lower {self.lower.fstype}{where}{several}{rotated}, upper {self.upper.fstype}{one}"
 
 
-def scratch_directory(stack: ExitStack) -> Path:
-    """A tmpfs of our own on a fresh directory; removes what killed runs left first."""
-    _reap()
-    try:
-        path = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX))
-    except OSError as error:
-        raise SetupError(f"no scratch directory: {error}") from error
-    stack.callback(path.rmdir)
-    lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)  # tells other runs that the owner lives
-    stack.callback(os.close, lock)
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    tmpfs(stack, path, SCRATCH_PREFIX.rstrip("-"))
-    return path
+@dataclass(frozen=True, slots=True)
+class _Roots:
+    """Directories that exist and where the layers go: the lower layer's root, that of the upper layers, the union."""
+
+    lower: Path
+    upper: Path
+    mountpoint: Path
+    scratch: Path
 
 
-def _reap() -> None:
-    """Remove the empty scratch directories of dead runs.
+class Foundation:
+    """The filesystems of one union, made and still empty: what they can do is found out before they are filled."""
 
-    Their owners are asked by lock, not by process id, since removing a directory that is a mount point
-    in another namespace takes that mount away.
-    """
-    for path in Path(tempfile.gettempdir()).glob(f"{SCRATCH_PREFIX}*"):
+    def __init__(
+        self, stack: ExitStack, configuration: Configuration = DEFAULT, mountpoint: Path | None = None
+    ) -> None:
+        """Make and mount them; raises SetupError for anything that cannot be made.
+
+        Without `mountpoint` (an existing directory) and a place named by the user, the union is mounted inside
+        the scratch directory. The caller must be in a private mount namespace.
+        """
+        self._stack = stack
+        self._configuration = configuration
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        except OSError:
-            continue  # gone meanwhile, or not ours
-        try:
-            if time.time() - os.fstat(fd).st_mtime > _SCRATCH_MIN_AGE:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.rmdir()
-        except OSError:
-            pass  # in use, not empty or not ours: leave it
-        finally:
-            os.close(fd)
-
-
-def tmpfs(stack: ExitStack, at: Path, name: str, size: int | None = None) -> Layer:
-    """Mount a tmpfs with the mount source `name` on the directory `at`; `size` in bytes, else the default.
-
-    Raises SetupError.
-    """
-    options = "mode=0755" + (f",size={size}" if size is not None else "")
-    _mount(stack, name, at, "tmpfs", options)
-    return _layer(at, "tmpfs", name)
-
-
-def xfs_on_loop(stack: ExitStack, at: Path, image_dir: Path, name: str) -> Layer:
-    """Make an XFS in the new sparse file `image_dir`/`name`.img and mount it on the directory `at`.
-
-    There is no fall-back: SetupError names the program, driver or device that is missing.
-    """
-    image = image_dir / f"{name}.img"
-    _mkfs_xfs(image)
-    try:
-        device, fd = syscalls.attach_loop(image)
-    except OSError as error:
-        raise SetupError(f"no loop device for {image}: {error}") from error
-    try:
-        # nouuid: a copy of the image, or another run's, may be mounted at the same time.
-        _mount(stack, device, at, "xfs", "nouuid,noquota")
-    finally:
-        os.close(fd)  # from here on the mount alone holds the device
-    return _layer(at, "xfs", device)
-
-
-def _mkfs_xfs(image: Path) -> None:
-    # -K: nothing to discard in a new sparse file. A prototype file (-p) with the dataset is not faster
-    # than writing it afterwards: then all inodes are in the cache.
-    with image.open("xb") as file:
-        file.truncate(XFS_IMAGE_SIZE)
-    run_quietly("mkfs.xfs", "xfsprogs", ["-q", "-K", str(image)], f"mkfs.xfs {image}")
-
-
-def _mount(stack: ExitStack, source: str, at: Path, fstype: str, options: str) -> None:
-    try:
-        syscalls.mount(source, at, fstype, 0, options)
-    except OSError as error:
-        if error.errno == errno.ENODEV:
-            raise SetupError(f"kernel {os.uname().release} has no {fstype}") from error
-        raise SetupError(f"cannot mount {source} ({fstype}) on {at}: {error.strerror}") from error
-
-    def undo(_kind: object, failure: BaseException | None, _trace: object) -> None:
-        try:
-            syscalls.umount(at)
+            self._roots = self._find_roots(mountpoint)
+            self.upper = self._make_upper_root()
+            self.lower = self._make_lower()
         except OSError as error:
-            # Out of the way all the same, so that the scratch directory can go; then say so, unless the
-            # mount is busy only because something else went wrong before.
-            syscalls.detach(at)
-            if failure is None:
-                raise SetupError(f"cannot unmount {at}: {error.strerror}") from error
+            raise SetupError(f"cannot build the layers: {error}") from error
 
-    stack.push(undo)
+    def _find_roots(self, mountpoint: Path | None) -> _Roots:
+        places, stack = self._configuration.places, self._stack
+        if mountpoint is not None and not mountpoint.is_dir():
+            raise SetupError(f"the mount point {mountpoint} is not a directory")
+        scratch = scratch_directory(stack)
+        if places.base is not None:
+            claim(stack, places.base, "UNIONMOUNT_BASEDIR")
+        samefs = self._configuration.samefs
+        upper = places.base or scratch / ("samefs" if samefs else "upper")
+        lower = (upper if samefs else places.lower or places.base or scratch) / "l"
+        at = places.mountpoint or (places.base / "m" if places.base else mountpoint or scratch / "m")
+        for path in (upper, at):
+            if path != places.mountpoint:
+                path.mkdir(exist_ok=True)
+        return _Roots(lower, upper, at, scratch)
 
+    def _make_upper_root(self) -> Layer:
+        configuration, roots = self._configuration, self._roots
+        if configuration.places.base is not None:
+            return filesystems.of_the_user(roots.upper)
+        if configuration.samefs:
+            return filesystems.make(self._stack, configuration.lower_fs, roots.upper, roots.scratch, LOWER_NAME)
+        return filesystems.make(self._stack, configuration.upper_fs, roots.upper, roots.scratch, UPPER_NAME)
 
-def _layer(at: Path, fstype: str, source: str) -> Layer:
-    mount_id = syscalls.mount_id(at)
-    mount = mountinfo.find(mount_id)
-    if mount is None:
-        raise SetupError(f"{at} was mounted but is not in {mountinfo.MOUNTINFO}")
-    return Layer(at, fstype, mount_id, source, mount.device)
+    def _make_lower(self) -> Layer:
+        configuration, roots = self._configuration, self._roots
+        if configuration.places.lower is not None:
+            claim(self._stack, configuration.places.lower, "UNIONMOUNT_LOWERDIR")
+        roots.lower.mkdir()
+        if configuration.places.lower is not None:
+            return filesystems.of_the_user(roots.lower)
+        if configuration.samefs:
+            return replace(self.upper, root=roots.lower)
+        if configuration.lower_fs in filesystems.READ_ONLY:
+            return filesystems.tmpfs(self._stack, roots.lower, LOWER_NAME)  # until its content is known
+        return filesystems.make(self._stack, configuration.lower_fs, roots.lower, roots.scratch, LOWER_NAME)
+
+    def fill(self, trees: Sequence[Directory]) -> LayerStack:
+        """Write `trees`, one per lower layer and the topmost first, and make the first upper layer.
+
+        The lower filesystem is read-only from then on if it is ours alone. The upper layer gets the sample file
+        of the classical suite. Raises SetupError.
+        """
+        roots = self._roots
+        try:
+            root, lowerdirs = self._write(trees)
+            if self.lower.ours and not self._configuration.samefs and not self._configuration.plain:
+                make_read_only(root)
+            made = LayerStack(
+                lower=self.lower,
+                home=self.upper,
+                upper=self.upper,
+                lowerdirs=lowerdirs,
+                upperdir=roots.upper,
+                workdir=roots.upper,
+                mountpoint=roots.mountpoint,
+                scratch=roots.scratch,
+            )
+            return make_upper(self._stack, made, 0, self._configuration)
+        except OSError as error:
+            raise SetupError(f"cannot build the layers: {error}") from error
+
+    def _write(self, trees: Sequence[Directory]) -> tuple[Path, tuple[Path, ...]]:
+        """Write the lower layers: the lower root and, below it or itself, the layers."""
+        configuration, roots = self._configuration, self._roots
+        one = trees[0] if len(trees) == 1 else Directory({str(n): tree for n, tree in enumerate(trees)})
+        root = roots.lower
+        write(one, root)
+        if configuration.lower_fs in filesystems.READ_ONLY:
+            image = roots.scratch / "packed"
+            image.mkdir()
+            self.lower = filesystems.packed(
+                self._stack, configuration.lower_fs, root, image, roots.scratch, LOWER_NAME
+            )
+            root = image
+        return root, (root,) if len(trees) == 1 else tuple(root / str(n) for n in range(len(trees)))
 
 
 def build_layers(
-    stack: ExitStack, *, lower_fs: LowerFs, tree: Directory, mountpoint: Path | None = None
+    stack: ExitStack,
+    trees: Sequence[Directory],
+    configuration: Configuration = DEFAULT,
+    mountpoint: Path | None = None,
 ) -> LayerStack:
-    """Build the layers of one overlay: `tree` as a read-only lower, and an empty upper on tmpfs.
+    """The layers of one union with the content `trees`; see `Foundation`."""
+    return Foundation(stack, configuration, mountpoint).fill(trees)
 
-    The upper layer directory gets the sample file of the classical suite. Without `mountpoint` (an
-    existing directory) one is made inside the scratch directory. The caller must be in a private mount
-    namespace. Raises SetupError for anything that cannot be made.
+
+def make_upper(stack: ExitStack, layers: LayerStack, number: int, configuration: Configuration) -> LayerStack:
+    """The same stack with upper layer `number` on it, new and with its sample file.
+
+    The first `maxfs` upper layers get a tmpfs each. In a detach run the layers that will be rotated away get
+    a filesystem that can be fenced. Raises OSError or SetupError.
     """
-    if mountpoint is not None and not mountpoint.is_dir():
-        raise SetupError(f"the mount point {mountpoint} is not a directory")
-    scratch = scratch_directory(stack)
-    try:
-        lower_root, upper_root = scratch / "lower", scratch / "upper"
-        lower_root.mkdir()
-        upper_root.mkdir()
-        if mountpoint is None:
-            mountpoint = scratch / "m"
-            mountpoint.mkdir()
-        if lower_fs == "xfs":
-            lower = xfs_on_loop(stack, lower_root, scratch, LOWER_NAME)
-        else:
-            lower = tmpfs(stack, lower_root, LOWER_NAME)
-        write(tree, lower_root)
-        _make_read_only(lower_root)
-        upper = tmpfs(stack, upper_root, UPPER_NAME)
-        upperdir, workdir = make_upper(upper_root, 0)
-    except OSError as error:
-        raise SetupError(f"cannot build the layers: {error}") from error
-    return LayerStack(lower, upper, upperdir, workdir, mountpoint, scratch)
+    at = layers.home.root / str(number)
+    at.mkdir()
+    upper = layers.home
+    if number < configuration.maxfs:
+        upper = filesystems.tmpfs(stack, at, f"{number}_layer")
+    elif configuration.detach and number < (configuration.rotations or 0):
+        upper = filesystems.make(stack, configuration.lower_fs, at, layers.scratch, f"{number}_layer")
+    write(Directory({"u": Directory({SAMPLE_NAME: SAMPLE}), "w": Directory()}), at)
+    return replace(layers, upper=upper, upperdir=at / "u", workdir=at / "w", number=number)
 
 
-def make_upper(upper_root: Path, number: int) -> tuple[Path, Path]:
-    """Make upper layer `number` with its sample file: its upper and its work directory."""
-    layer = Directory({"u": Directory({SAMPLE_NAME: SAMPLE}), "w": Directory()})
-    write(Directory({str(number): layer}), upper_root)
-    return upper_root / str(number) / "u", upper_root / str(number) / "w"
-
-
-def _make_read_only(at: Path) -> None:
-    """Make the superblock itself read-only, so that nothing can write to the lower by another mount.
-
-    An XFS can still be shut down afterwards: the ioctl asks for the privilege, not for write access.
-    """
-    syscalls.mount("none", at, None, syscalls.MS_REMOUNT | syscalls.MS_RDONLY)
+def rotate(stack: ExitStack, layers: LayerStack, configuration: Configuration) -> LayerStack:
+    """The stack whose upper layer is the topmost lower one, with a new upper layer on it (parity 2.4)."""
+    below = replace(
+        layers,
+        lowerdirs=(layers.upperdir, *layers.lowerdirs),
+        rotated=(layers.upper, *layers.rotated),
+    )
+    return make_upper(stack, below, layers.number + 1, configuration)

@@ -14,10 +14,21 @@ import os
 from collections.abc import Iterator, Mapping
 
 from datasets import tree
-from union.inodes import DirectoryInode, Handle, Inode, LinkInode, Place, descend, drop_privileges, grow, grow_file
+from union.inodes import (
+    DirectoryInode,
+    Handle,
+    Inode,
+    LinkInode,
+    Place,
+    descend,
+    drop_privileges,
+    grow,
+    grow_file,
+    shrink,
+)
 from union.operations import Operation, Result
 from union.rules import RULES
-from union.rules.common import SEARCH, Refusal, check_create, may, touch_directory, uid_of
+from union.rules.common import SEARCH, Refusal, check_create, copy_up, may, touch_directory, uid_of
 from union.rules.inheritance import inherit
 
 NAME_MAX = 255  # bytes
@@ -28,19 +39,24 @@ class Model:
     """The union as it must be."""
 
     def __init__(
-        self, lower: tree.Directory, *, upper: Mapping[str, tree.File] | None = None, redirects: bool = True
+        self,
+        lower: tree.Directory,
+        *,
+        upper: Mapping[str, tree.File] | None = None,
+        redirects: bool = True,
+        indexed: bool = False,
     ) -> None:
-        """Start from the lower tree and the files that the root of the upper layer holds already.
+        """Start from the lower tree and the files that the root of every new upper layer holds already.
 
-        `redirects` says whether directory renames are enabled.
+        `redirects` says whether directory renames are enabled, `indexed` whether hard-link groups of the
+        lower survive copy-up.
         """
         root = grow(lower)
-        root.in_upper = True
-        for name, node in (upper or {}).items():
-            root.entries[name] = grow_file(node)
-            root.entries[name].in_upper = True
         self.root = root
         self.redirects = redirects
+        self.indexed = indexed
+        self._upper = dict(upper or {})
+        self._lay_upper()
         self.held: dict[str, Handle] = {}
 
     # queries --------------------------------------------------------------------------------------
@@ -83,8 +99,8 @@ class Model:
 
     def copy_up_all(self, owner: tuple[int, int] | None) -> None:
         """Everything was copied up; `owner` if that changed every owner (chown -R), with what else chown does."""
-        for _, inode in self.walk():
-            inode.in_upper = True
+        for _, place in list(self.places()):
+            inode = copy_up(place)
             if owner is not None:
                 inode.uid, inode.gid = owner
                 if not isinstance(inode, DirectoryInode):
@@ -95,6 +111,41 @@ class Model:
         for _, inode in self.walk():
             if isinstance(inode, DirectoryInode):
                 inode.lower = None
+
+    def rotated(self) -> None:
+        """The upper layer has become the topmost lower one, and a new upper is on top of it.
+
+        The index of the old upper is not known any more: names that it joined to a copied-up object lead to
+        the object below again.
+        """
+        for _, place in list(self.places()):
+            inode = place.inode
+            if inode is not None and inode.beneath is not None and place.key in inode.lower_names:
+                place.parent.entries[place.name] = inode.beneath
+        joined = {inode: 0 for _, inode in self.walk() if inode.beneath is not None}
+        for _, inode in self.walk():
+            inode.in_upper = False
+            if inode in joined:
+                joined[inode] += 1
+        for inode, names in joined.items():
+            inode.nlink, inode.beneath = names + 1, None  # the index holds one more
+        for _, inode in self.walk():
+            if isinstance(inode, DirectoryInode):
+                inode.lower = shrink(inode)
+        self._lay_upper()
+
+    def _lay_upper(self) -> None:
+        self.root.in_upper = True
+        for name, node in self._upper.items():
+            self.root.entries[name] = grow_file(node)
+            self.root.entries[name].in_upper = True
+        for _, place in self.places():
+            inode = place.inode
+            assert inode is not None
+            if inode.nlink > 1 and not isinstance(inode, DirectoryInode) and not inode.in_upper:
+                inode.breaks = not self.indexed
+                if self.indexed:
+                    inode.lower_names.add(place.key)
 
     def release(self) -> None:
         """The scenario is over: nothing is held any more."""

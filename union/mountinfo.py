@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,12 @@ def find(mount_id: int) -> Mount | None:
             if line.startswith(start):
                 return _parse(line)
     return None
+
+
+def mounts() -> Iterator[Mount]:
+    """All mounts of our namespace, in the order in which they were mounted."""
+    with MOUNTINFO.open(errors="surrogateescape") as lines:
+        yield from map(_parse, lines)
 
 
 def _parse(line: str) -> Mount:

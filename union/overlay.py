@@ -7,18 +7,19 @@ import errno
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from datasets.tree import Directory
 from union import mountinfo, syscalls
+from union.configuration import Option
+from union.effective import parameter
 from union.errors import SetupError, Unsupported
 from union.kernellog import KernelLog
-from union.layers import LayerStack, make_upper, scratch_directory, tmpfs
+from union.layers import NESTED_NAME, LayerStack, build_layers
 
 SOURCE: Final = "overlay"  # the mount source of the classical suite
-PARAMETERS: Final = Path("/sys/module/overlay/parameters")
-Option = tuple[str, str]
 
 # The parameter that says what holds when an option is neither given nor shown, and its values.
 _DEFAULTS: Final = {
@@ -28,6 +29,7 @@ _DEFAULTS: Final = {
     "metacopy": ("metacopy", "on", "off"),
     "xino": ("xino_auto", "auto", "off"),
 }
+_MAPPED: Final = (("xino", "on"), ("xino", "nofollow"))
 _LAYER_KEYS: Final = ("lowerdir", "lowerdir+", "datadir+", "upperdir", "workdir")
 
 
@@ -56,37 +58,13 @@ class Refusal:
         return f"{errno.errorcode.get(self.errno, self.errno)}: {self.reason}" if self.errno else self.reason
 
 
-def mount_options(
-    xino: str = "off", *, directory_renames: bool = True, given: Sequence[Option] = ()
-) -> tuple[Option, ...]:
-    """The options a run is mounted with: those `given`, then what the classical suite adds by itself.
-
-    `redirect_dir=on` if directory renames are wanted and the module parameter has them off; `xino` is
-    "off" (nothing is added), "on", "auto" or "nofollow". An option that was given is not added again.
-    """
-    options = list(given)
-    keys = {key for key, _ in given}
-    if directory_renames and not keys & {"redirect_dir", "userxattr"} and _parameter("redirect_dir") == "N":
-        options.append(("redirect_dir", "on"))
-    if xino != "off" and ("xino", xino) not in given:
-        options.append(("xino", xino))
-    return tuple(options)
-
-
-def _parameter(name: str) -> str | None:
-    """The value of a parameter of the overlay module, None if the kernel does not have it."""
-    try:
-        return (PARAMETERS / name).read_text().strip()
-    except FileNotFoundError:
-        return None
-
-
 @dataclass(slots=True)
 class Overlay:
     """An overlay of `stack` with mount options `options`, each a key and a value ("" for a flag)."""
 
     stack: LayerStack
     options: Sequence[Option] = ()
+    source: str = SOURCE
     mount_id: int | None = field(default=None, init=False)
 
     def mount(self) -> None:
@@ -101,7 +79,9 @@ class Overlay:
             except _NoLowerPlus:
                 self._mount_with_string(layers, words)
         self.mount_id = syscalls.mount_id(self.stack.mountpoint)
-        fallen_back = not_in_effect([o for o in self.options if o[0] == "xino"], self.effective_options())
+        # On one filesystem the numbers are unique as they are: the kernel maps nothing and shows nothing.
+        mapped = [o for o in self.options if o in _MAPPED and not self.stack.one_filesystem]
+        fallen_back = not_in_effect(mapped, self.effective_options())
         if fallen_back:
             self.unmount()
             raise MountRefused(errno.EINVAL, f"overlay on {self.stack.mountpoint}", fallen_back)
@@ -136,12 +116,6 @@ class Overlay:
             raise
         self.unmount()
 
-    def cycle(self) -> None:
-        """Unmount, drop all caches, mount again with the same options."""
-        self.unmount()
-        syscalls.drop_caches()
-        self.mount()
-
     def effective_options(self) -> dict[str, str]:
         """The options that the kernel shows for this very mount, layers included, flags with value "".
 
@@ -155,12 +129,19 @@ class Overlay:
             options[key] = f"{options[key]}:{value}" if key in options else value
         return options
 
+    def describe(self) -> str:
+        """The options in effect but the layers, one line for a summary."""
+        options = self.effective_options().items()
+        shown = ",".join(f"{key}={value}" for key, value in options if value and not key.startswith(_LAYER_KEYS))
+        return shown or "the kernel's defaults"
+
     def _mount_with_context(self, layers: _Layers, words: _Words) -> None:
         """The mount API of Linux 5.2, with the option `lowerdir+` of 6.8: takes any character in a path."""
         try:
             context = words.listen_to(syscalls.FsContext("overlay"))
-            context.set("source", SOURCE)
-            context.set("lowerdir+", layers.lower)
+            context.set("source", self.source)
+            for lower in layers.lowers:
+                context.set("lowerdir+", lower)
             # Unlike in lowerdir+, the kernel undoes backslashes in these two.
             context.set("upperdir", layers.upper.replace("\\", "\\\\"))
             context.set("workdir", layers.work.replace("\\", "\\\\"))
@@ -179,13 +160,13 @@ class Overlay:
         """mount(2), for kernels without `lowerdir+`."""
         pairs = [
             *self.options,
-            ("lowerdir", _escaped(layers.lower, ":")),
+            ("lowerdir", ":".join(_escaped(lower, ":") for lower in layers.lowers)),
             ("upperdir", _escaped(layers.upper)),
             ("workdir", _escaped(layers.work)),
         ]
         text = ",".join(f"{key}={value}" if value else key for key, value in pairs)
         try:
-            syscalls.mount(SOURCE, self.stack.mountpoint, "overlay", 0, text)
+            syscalls.mount(self.source, self.stack.mountpoint, "overlay", 0, text)
         except OSError as error:
             raise self._refused(error, words) from error
 
@@ -195,6 +176,19 @@ class Overlay:
         shown = ",".join(f"{key}={value}" if value else key for key, value in self.options)
         what = f"overlay on {self.stack.mountpoint}" + (f" with {shown}" if shown else "")
         return MountRefused(error.errno or errno.EINVAL, what, words.spoken())
+
+
+def nest(stack: ExitStack, layers: LayerStack, options: Sequence[Option]) -> LayerStack:
+    """Mount an overlay of the lower layers (parity 2.2) until the stack is undone; a stack with it as its lower.
+
+    Raises OSError, or MountRefused with the kernel's reason.
+    """
+    root = layers.home.root
+    for name in ("u", "w", "n"):
+        (root / name).mkdir()
+    inner = replace(layers, upperdir=root / "u", workdir=root / "w", mountpoint=root / "n")
+    stack.enter_context(Overlay(inner, options, NESTED_NAME).mounted())
+    return replace(layers, lowerdirs=(inner.mountpoint,))
 
 
 class _NoLowerPlus(Exception):
@@ -226,7 +220,7 @@ class _Words:
 
 @dataclass(frozen=True, slots=True)
 class _Layers:
-    lower: str
+    lowers: tuple[str, ...]
     upper: str
     work: str
 
@@ -245,7 +239,7 @@ def _short_layers(held: ExitStack, stack: LayerStack) -> _Layers:
         held.callback(os.close, fd)
         return f"/proc/self/fd/{fd}"
 
-    return _Layers(short(stack.lower.root), short(stack.upperdir), short(stack.workdir))
+    return _Layers(tuple(map(short, stack.lowerdirs)), short(stack.upperdir), short(stack.workdir))
 
 
 def _escaped(path: str, also: str = "") -> str:
@@ -287,8 +281,8 @@ def not_in_effect(wanted: Sequence[Option], effective: dict[str, str]) -> list[s
 def _default(key: str) -> str | None:
     if key not in _DEFAULTS:
         return None
-    parameter, on, off = _DEFAULTS[key]
-    return {"Y": on, "N": off}.get(_parameter(parameter) or "")
+    name, on, off = _DEFAULTS[key]
+    return {"Y": on, "N": off}.get(parameter(name) or "")
 
 
 def _shown(key: str, seen: str | None) -> str:
@@ -304,13 +298,7 @@ def accepts(option: Option) -> Refusal | None:
     caller must be in a private mount namespace; raises SetupError if the layers cannot be made.
     """
     with ExitStack() as stack:
-        scratch = scratch_directory(stack)
-        for name in ("lower", "upper", "m"):
-            (scratch / name).mkdir()
-        lower = tmpfs(stack, scratch / "lower", "lower_layer", 1 << 20)
-        upper = tmpfs(stack, scratch / "upper", "upper_layer", 1 << 20)
-        upperdir, workdir = make_upper(upper.root, 0)
-        overlay = Overlay(LayerStack(lower, upper, upperdir, workdir, scratch / "m", scratch), [option])
+        overlay = Overlay(build_layers(stack, [Directory()]), [option])
         try:
             with overlay.mounted():
                 wrong = not_in_effect([option], overlay.effective_options())

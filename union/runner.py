@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from report.events import (
     GroupStarted,
@@ -23,7 +23,16 @@ from report.events import (
 from union.judge import Judge
 from union.kernellog import KernelLog
 from union.operations import Held, Operation, Result
+from union.overlay import MountRefused
+from union.plan import Turn
 from union.scenario import Group
+
+After = Callable[[Operation], list[str]]
+
+
+def nothing(_: Operation) -> list[str]:
+    """Nothing happens after an operation."""
+    return []
 
 
 class Disagreement(Exception):
@@ -38,24 +47,36 @@ class Disagreement(Exception):
 class Runner:
     """Replays groups of scenarios on one union."""
 
-    def __init__(self, judge: Judge, log: KernelLog, tell: Listener) -> None:
+    def __init__(
+        self, judge: Judge, log: KernelLog, tell: Listener, *, after: After = nothing, slashes: bool = False
+    ) -> None:
+        """`after` is called when an operation succeeded and nothing is held, and may complain.
+
+        With `slashes` each path under test gets a terminal slash. What the scenario states is about paths
+        without it, so the model alone predicts then (parity 5.4).
+        """
+        self.after = after
+        self.lost = ""  # why there is no union any more
+        self.slashes = slashes
         self.judge = judge
         self.log = log
         self.tell = tell
         self.spoiled: set[str] = set()  # top directories where a scenario did not end as the model says
 
-    def run_group(self, group: Group, numbers: Iterable[int], how: str, top: str) -> None:
-        """Run the scenarios `numbers` of `group` in the union's directory `top`; goes on after a failure."""
-        self.tell(GroupStarted(group.name, how))
-        for number in numbers:
-            self._run_scenario(group, number, top)
+    def run_turn(self, turn: Turn, how: str) -> None:
+        """Run the scenarios of one group in its directory; goes on after a failure."""
+        self.tell(GroupStarted(turn.group.name, how))
+        for number in turn.numbers:
+            self._run_scenario(turn.group, number, turn.top)
 
     def _run_scenario(self, group: Group, number: int, top: str) -> None:
         scenario = group.scenarios[number - 1]
         self.tell(ScenarioStarted(group.name, number, scenario.label, scenario.origin))
         started = time.monotonic()
         outcome, complaints = Outcome.PASSED, []
-        if group.sequence and top in self.spoiled:
+        if self.lost:
+            outcome, complaints = Outcome.SKIPPED, [self.lost]
+        elif group.sequence and top in self.spoiled:
             outcome, complaints = Outcome.SKIPPED, ["the scenario it goes on from did not pass"]
         else:
             try:
@@ -63,6 +84,9 @@ class Runner:
             except Disagreement as disagreement:
                 outcome, complaints = disagreement.outcome, disagreement.complaints
                 self.spoiled.add(top)
+            except MountRefused as refused:
+                outcome, complaints = Outcome.FAILED, [f"cannot be mounted again: {refused}"]
+                self.lost = "the union could not be mounted again"
         trouble = self.log.trouble()
         if trouble:
             outcome = Outcome.FAILED if outcome is Outcome.PASSED else outcome
@@ -74,7 +98,8 @@ class Runner:
         touched: set[str] = set()
         held = Held()
         try:
-            for operation in operations:
+            for stated in operations:
+                operation = stated.slashed() if self.slashes else stated
                 self.tell(OperationStarted(operation.reproducer(self.judge.witness.root)))
                 touched.update(self._parents(operation))
                 self._step(operation, held)
@@ -88,7 +113,7 @@ class Runner:
     def _step(self, operation: Operation, held: Held) -> None:
         wanted = operation.expected()
         predicted = self.judge.model.apply(operation)
-        if not _agree(wanted, predicted):
+        if not (self.slashes or _agree(wanted, predicted)):
             raise Disagreement(
                 Outcome.ERROR, [f"{operation.path}: the scenario says {wanted} but the model predicts {predicted}"]
             )
@@ -97,6 +122,8 @@ class Runner:
         if given != predicted:
             raise Disagreement(Outcome.FAILED, [f"{operation.path}: {given} instead of {predicted}"])
         complaints = self.judge.names(operation.names())
+        if not (complaints or given.errno or held):
+            complaints = self.after(operation)
         if complaints:
             raise Disagreement(Outcome.FAILED, complaints)
 

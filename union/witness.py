@@ -13,9 +13,9 @@ from datasets.acl import XFS_NAMES
 from union import namecalls, syscalls
 from union.syscalls import Dirent
 
-OPAQUE = "trusted.overlay.opaque"
 OVERLAY_XATTRS = ("trusted.overlay.", "user.overlay.")
-MAX_CONTENT = 64 * 1024  # bytes of a file that are read to be compared
+MAX_CONTENT = 16 << 20  # bytes of a file that are read to be compared
+FIRST_READ = 64 << 10  # what nearly every file fits into: one call is enough to see its end
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +41,11 @@ class Observation:
 class Witness:
     """Looks at names of the union mounted at `root` whose upper layer is `upperdir`."""
 
-    def __init__(self, root: str, upperdir: str) -> None:
+    def __init__(self, root: str, upperdir: str, *, namespace: str = "trusted") -> None:
+        """`namespace` is where the overlay keeps its xattrs: `user` with the option userxattr."""
         self.root = root
         self.upperdir = upperdir
+        self.namespace = namespace
 
     def observe(self, path: str, *, glance: bool = False) -> Observation:
         """Look at the name itself (a symlink is not followed); any errno is part of what is seen.
@@ -78,7 +80,7 @@ class Witness:
             return UpperState()
         if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
             return UpperState(status.st_mode, whiteout=True)
-        return UpperState(status.st_mode, opaque=stat.S_ISDIR(status.st_mode) and is_opaque(where))
+        return UpperState(status.st_mode, opaque=stat.S_ISDIR(status.st_mode) and is_opaque(where, self.namespace))
 
     def listing(self, path: str) -> list[Dirent]:
         """All entries of a directory of the union, `.` and `..` included; raises OSError."""
@@ -89,10 +91,10 @@ class Witness:
             os.close(fd)
 
 
-def is_opaque(where: str) -> bool:
+def is_opaque(where: str, namespace: str = "trusted") -> bool:
     """Whether the upper directory `where` hides all lowers (`y`; `x` only announces whiteouts by xattr)."""
     try:
-        return os.getxattr(where, OPAQUE, follow_symlinks=False) == b"y"
+        return os.getxattr(where, f"{namespace}.overlay.opaque", follow_symlinks=False) == b"y"
     except OSError as error:
         if error.errno == errno.ENODATA:
             return False
@@ -101,13 +103,22 @@ def is_opaque(where: str) -> bool:
 
 def _xattrs(where: str) -> dict[str, bytes]:
     """Nearly every object has none, so that this is one system call."""
-    keys = os.listxattr(where, follow_symlinks=False)
+    try:
+        keys = os.listxattr(where, follow_symlinks=False)
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:  # the object is on a filesystem that has none
+            return {}
+        raise
     return {key: os.getxattr(where, key, follow_symlinks=False) for key in keys if key not in XFS_NAMES}
 
 
 def _read(where: str) -> bytes:
     fd = os.open(where, os.O_RDONLY)
     try:
-        return os.read(fd, MAX_CONTENT)
+        content = os.read(fd, FIRST_READ)
+        if len(content) == FIRST_READ:
+            while len(content) < MAX_CONTENT and (more := os.read(fd, MAX_CONTENT)):
+                content += more
+        return content
     finally:
         os.close(fd)

@@ -13,8 +13,8 @@ from typing import ParamSpec
 import pytest
 
 from union.errors import HarnessError
-from union.layers import enter_private_namespace
 from union.programs import find_program
+from union.workspace import enter_private_namespace
 
 P = ParamSpec("P")
 

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Building a kernel: what decides its hash, what can go wrong, and that a cache entry is whole or not there.
 
-The trees built here are a Makefile that plays Linux: the same targets and files, done in no time.
+The trees built here only play Linux, see `pretend.py`.
 """
 
 from __future__ import annotations
 
 import os
 import select
-import shutil
 import signal
 import subprocess
 import sys
@@ -28,47 +27,9 @@ from kernel.build import build, cached
 from kernel.errors import BuildError, SetupError, Unsupported, UsageError
 from kernel.progress import Advance, Silent
 from kernel.recipe import Recipe, recipe
+from tests.harness.pretend import PATCH, make_ingredients, make_tree
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-
-MAKEFILE = """\
-VERSION = 6
-PATCHLEVEL = 12
-SUBLEVEL = 5
-allnoconfig:
-\tgrep -v DROPPED "$(KCONFIG_ALLCONFIG)" >.config
-\techo CONFIG_MORE=y >>.config
-linux:
-\t@echo "  CC      fs/overlayfs/super.o"
-\t@echo compiled >>"{count}"
-\t@if grep -n "error:" fs/overlayfs/super.c; then exit 1; fi
-\t@{action}
-\t@printf '#!/bin/sh\\necho 6.12.5$(LOCALVERSION)\\n' >linux; cat fs/overlayfs/super.c >>linux; chmod +x linux
-"""
-
-FIX = """\
-Some words, and what looks like a header.
-
---- a/arch/um/fixme.c
-+++ b/arch/um/fixme.c
-@@ -1,1 +1,1 @@
--# broken
-+# mended
-"""
-
-PATCH = """\
---- a/fs/overlayfs/super.c
-+++ b/fs/overlayfs/super.c
-@@ -1,2 +1,2 @@
- # first
--# second
-+# patched
---- /dev/null
-+++ b/fs/overlayfs/new.c
-@@ -0,0 +1,1 @@
-+# new
-"""
-
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -79,27 +40,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def ingredients(tmp_path: Path) -> Path:
-    """A directory with patches, fixes and fragment, as `kernel/` has them."""
-    root = tmp_path / "kernel"
-    for kind in ("patches", "fixes"):
-        (root / kind / "6.12").mkdir(parents=True)
-    (root / "patches/6.12/0001-change.patch").write_text(PATCH)
-    (root / "fixes/6.12/0001-fix.patch").write_text(FIX)
-    (root / "uml.config").write_text("# a comment\nCONFIG_ONE=y\nCONFIG_TWO=5\n")
-    return root
-
-
-def make_tree(tmp_path: Path, action: str = "true") -> Path:
-    """A directory that plays Linux; `action` is a shell command of its compilation."""
-    tree = tmp_path / "linux tree"
-    for name in ("arch/um", "arch/arm", "fs/overlayfs", "include/generated", ".git"):
-        (tree / name).mkdir(parents=True, exist_ok=True)
-    (tree / "Makefile").write_text(MAKEFILE.format(count=tmp_path / "count", action=action))
-    (tree / "arch/um/fixme.c").write_text("# broken\n")
-    (tree / "fs/overlayfs/super.c").write_text("# first\n# second\n")
-    for left_by_a_build in (".config", "include/generated/utsrelease.h", "fs/overlayfs/super.o", "arch/arm/x.c"):
-        (tree / left_by_a_build).write_text("left\n")
-    return tree
+    return make_ingredients(tmp_path)
 
 
 @pytest.fixture
@@ -121,43 +62,6 @@ def make(ingredients: Path, tree: Path, name: str = "6.12") -> building.Kernel:
 def compilations(tmp_path: Path) -> int:
     count = tmp_path / "count"
     return len(count.read_text().splitlines()) if count.exists() else 0
-
-
-# The hash of the inputs.
-
-
-def test_every_input_changes_the_hash(ingredients: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    keys = [recipe("6.12", ingredients).key("source", "gcc 1")]
-
-    def note(source: str = "source", compiler: str = "gcc 1", name: str = "6.12") -> None:
-        keys.append(recipe(name, ingredients).key(source, compiler))
-
-    note(source="another source")
-    note(compiler="gcc 2")
-    note(name="stock-6.12")
-    (ingredients / "patches/6.12/0001-change.patch").write_text(PATCH + "\n")
-    note()
-    (ingredients / "patches/6.12/0002-more.patch").write_text(PATCH)
-    note()
-    (ingredients / "fixes/6.12/0001-fix.patch").write_text(FIX + "\n")
-    note()
-    (ingredients / "uml.config").write_text("CONFIG_ONE=y\n")
-    note()
-    monkeypatch.setattr(recipes, "VERSION", recipes.VERSION + 1)
-    note()
-    assert len(set(keys)) == len(keys) == 9
-
-
-def test_the_same_inputs_give_the_same_hash(ingredients: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "elsewhere"
-    shutil.copytree(ingredients, copy)
-    assert recipe("6.12", ingredients).key("s", "c") == recipe("6.12", copy).key("s", "c")
-
-
-def test_patches_do_not_change_the_tree(ingredients: Path) -> None:
-    patched, stock = recipe("6.12", ingredients), recipe("stock-6.12", ingredients)
-    assert patched.tree_key("s", "c") == stock.tree_key("s", "c")
-    assert (patched.suffix, stock.suffix) == ("-nofollow", "")
 
 
 def test_a_change_of_the_users_tree_is_noticed(tree: Path) -> None:
@@ -205,6 +109,45 @@ def test_a_damaged_entry_is_built_anew(ingredients: Path, tree: Path, tmp_path: 
     kernel.path.with_name("kernel.json").write_text("{")
     assert make(ingredients, tree).path == kernel.path
     assert compilations(tmp_path) == 2
+
+
+def test_a_flavour_has_its_own_options_and_patches_too(ingredients: Path, tree: Path, cache: Path) -> None:
+    (tree / "fs/overlayfs/super.gcno").write_text("notes")
+    counting = make(ingredients, tree, "counting-6.12")
+    assert "# counted" in counting.path.read_text()
+    assert counting.patches == ("0001-change.patch", "0001-count.patch")
+    [built] = [path for path in (cache / "trees").iterdir() if path.is_dir()]
+    assert "CONFIG_TWO=6\n" in (built / ".config").read_text()
+    kept = counting.path.parent / building.PROFILED
+    assert (kept / "super.gcno").read_text() == "notes"
+    assert "# counted" in (kept / "super.c").read_text(), "the source as it was compiled"
+    stock = counting.path.parent / building.STOCK_SOURCE
+    assert (stock / "super.c").read_text() == "# first\n# second\n"
+    assert not (stock / "new.c").exists()
+
+
+def test_a_kernel_without_notes_keeps_no_source(ingredients: Path, tree: Path) -> None:
+    assert not (make(ingredients, tree).path.parent / building.PROFILED).exists()
+
+
+def test_trees_of_different_options_do_not_evict_each_other(
+    ingredients: Path, tree: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trees() -> set[Path]:
+        return {path for path in (cache / "trees").iterdir() if path.is_dir()}
+
+    monkeypatch.setattr(building, "_TREES", 2)
+    make(ingredients, tree)
+    plain = trees()
+    make(ingredients, tree, "counting-6.12")
+    [counting] = trees() - plain
+    assert trees() == {*plain, counting}
+    for path in plain:
+        os.utime(path, (1, 1))
+    (ingredients / "uml.config").write_text("CONFIG_ONE=y\n")
+    make(ingredients, tree)
+    assert len(trees()) == 2
+    assert counting in trees(), "the one that was not used for longest is gone"
 
 
 def test_a_tarball_will_do(ingredients: Path, tree: Path, tmp_path: Path) -> None:
@@ -473,8 +416,9 @@ def test_only_the_last_kernels_are_kept(ingredients: Path, tree: Path, cache: Pa
 
 
 def test_our_own_recipes_are_complete() -> None:
-    assert {"6.12", "stock-6.12"} <= set(recipes.names())
+    assert {"6.12", "stock-6.12", "7.2", "stock-7.2"} <= set(recipes.names())
+    assert recipe("6.12").fixes, "6.12 does not boot on a CPU with AMX without"
     for name in recipes.names():
         what: Recipe = recipe(name)
-        assert what.fixes, "6.12 does not boot on a CPU with AMX without"
-        assert len(config.requested(what.config.read_text())) > 50
+        assert bool(what.patches) == (not name.startswith("stock-"))
+        assert len(config.requested(what.fragment())) > 50

@@ -271,3 +271,10 @@ def test_absolute_redirects_follow_their_top_directory() -> None:
     assert relocated(tree("x"), "x", "x.1") == tree("x.1")
     other = Directory({"d": Directory({}, xattrs={REDIRECT: b"/xx/old"})})
     assert relocated(other, "x", "x.1") == other
+
+
+def test_zeroes_of_a_large_file_are_holes(tmp_path: Path) -> None:
+    content = bytes(3 << 16) + b"data" + bytes(2 << 16) + b"end"
+    write(Directory({"sparse": File(content), "full": File(b"x" * len(content))}), tmp_path)
+    assert (tmp_path / "sparse").read_bytes() == content
+    assert (tmp_path / "sparse").stat().st_blocks < (tmp_path / "full").stat().st_blocks

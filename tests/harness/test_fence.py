@@ -13,20 +13,22 @@ from datasets.reference import reference
 from datasets.tree import Directory
 from tests.harness.isolated import isolated, needs_xfs
 from union import fence, programs, syscalls
+from union.configuration import Configuration
 from union.errors import SetupError, Unsupported
-from union.fence import CannotFence, XfsShutdown
-from union.layers import Layer, LayerStack, build_layers
+from union.fence import CannotFence, Shutdown
+from union.filesystems import Layer
+from union.layers import LayerStack, build_layers
 
 TREE = reference({"top": 1})
 
 
 def xfs(stack: ExitStack, tree: Directory = TREE) -> LayerStack:
-    return build_layers(stack, lower_fs="xfs", tree=tree)
+    return build_layers(stack, [tree], Configuration(lower_fs="xfs"))
 
 
 def test_a_tmpfs_cannot_be_fenced() -> None:
     with pytest.raises(CannotFence, match="lower layer is tmpfs") as caught:
-        XfsShutdown(Layer(Path("/nowhere"), "tmpfs", 1, "lower_layer", "0:1"))
+        Shutdown(Layer(Path("/nowhere"), "tmpfs", 1, "lower_layer", "0:1"))
     assert isinstance(caught.value, Unsupported)
 
 
@@ -35,7 +37,7 @@ def test_a_tmpfs_cannot_be_fenced() -> None:
 def test_the_fence_bites_on_a_read_only_xfs_and_says_so() -> None:
     with ExitStack() as stack:
         made = xfs(stack)
-        shutdown = XfsShutdown(made.lower)
+        shutdown = Shutdown(made.lower)
         with pytest.raises(SetupError, match="after the fence"):
             shutdown.self_test()
         shutdown.fence()
@@ -52,7 +54,7 @@ def test_the_fence_bites_on_a_read_only_xfs_and_says_so() -> None:
 @isolated
 def test_a_fence_that_does_not_bite_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with ExitStack() as stack:
-        shutdown = XfsShutdown(xfs(stack).lower)
+        shutdown = Shutdown(xfs(stack).lower)
         monkeypatch.setattr(fence, "run_quietly", lambda *args: None)
         shutdown.fence()
         with pytest.raises(SetupError, match=r"does not bite.*lookup ENOENT.*read succeeded.*instead of EIO"):
@@ -67,7 +69,7 @@ def test_what_is_mounted_over_the_layer_is_not_fenced() -> None:
         syscalls.mount(str(other.lower.root), made.lower.root, None, syscalls.MS_BIND)
         stack.callback(syscalls.umount, made.lower.root)
         with pytest.raises(SetupError, match="not what this run mounted there"):
-            XfsShutdown(made.lower).fence()
+            Shutdown(made.lower).fence()
         assert (other.lower.root / "top/foo100").read_bytes()
 
 
@@ -78,7 +80,7 @@ def test_a_layer_that_is_gone_is_not_fenced() -> None:
         lower = xfs(stack).lower
         stack.pop_all().close()
         with pytest.raises(SetupError, match="gone"):
-            XfsShutdown(lower).fence()
+            Shutdown(lower).fence()
 
 
 @needs_xfs
@@ -86,16 +88,16 @@ def test_a_layer_that_is_gone_is_not_fenced() -> None:
 def test_a_lower_that_was_dead_before_proves_nothing() -> None:
     with ExitStack() as stack:
         made = xfs(stack)
-        XfsShutdown(made.lower).fence()
+        Shutdown(made.lower).fence()
         with pytest.raises(SetupError, match="cannot be read before the fence"):
-            XfsShutdown(made.lower).fence()
+            Shutdown(made.lower).fence()
 
 
 @needs_xfs
 @isolated
 def test_a_lower_without_content_has_no_canary() -> None:
     with ExitStack() as stack, pytest.raises(SetupError, match="no file with content"):
-        XfsShutdown(xfs(stack, Directory({"empty": Directory()})).lower).fence()
+        Shutdown(xfs(stack, Directory({"empty": Directory()})).lower).fence()
 
 
 @needs_xfs
@@ -106,8 +108,8 @@ def test_a_missing_or_failing_program_is_an_error(tmp_path: Path, monkeypatch: p
         monkeypatch.setenv("PATH", str(tmp_path))
         monkeypatch.setattr(programs, "_SYSTEM_PATH", str(tmp_path))
         with pytest.raises(SetupError, match=r"xfs_io is not installed .*xfsprogs"):
-            XfsShutdown(lower).fence()
+            Shutdown(lower).fence()
         (tmp_path / "xfs_io").write_text("#!/bin/sh\necho 'foreign file active'\n")
         (tmp_path / "xfs_io").chmod(0o755)
         with pytest.raises(SetupError, match=r"xfs_io -x -c shutdown .*: foreign file active"):
-            XfsShutdown(lower).fence()
+            Shutdown(lower).fence()

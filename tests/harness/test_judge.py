@@ -114,7 +114,7 @@ class StagedWitness(Witness):
 def staged(*operations: Operation, same: bool = True) -> tuple[Judge, StagedWitness]:
     model = Model(reference({"top": 2}))
     witness = StagedWitness(model)
-    judge = Judge(model, witness, DeviceRule(same, UNION, LOWER, UPPER))
+    judge = Judge(model, witness, DeviceRule(same, UNION, frozenset({LOWER, UPPER})))
     if same:
         assert judge.tree("top") == []
     for operation in operations:
@@ -219,7 +219,7 @@ def test_two_objects_must_not_share_a_number() -> None:
     one, two = model.find(S.reg), model.find(S.rootfile)
     assert one and two and one.inode and two.inode
     witness.numbers |= {one.inode: 5, two.inode: 5}
-    judge = Judge(model, witness, DeviceRule(True, UNION, LOWER, UPPER))
+    judge = Judge(model, witness, DeviceRule(True, UNION, frozenset({LOWER, UPPER})))
     assert any("shares inode" in line for line in judge.tree("top"))
 
 
@@ -261,7 +261,7 @@ def test_complains_of_a_listing(what: str) -> None:
 
 
 def test_devices_of_a_union_without_mapped_numbers() -> None:
-    rule = DeviceRule(False, UNION, LOWER, UPPER)
+    rule = DeviceRule(False, UNION, frozenset({LOWER, UPPER}))
     assert not list(rule.complaints("d", True, UNION)) and not list(rule.complaints("f", False, 0x99))
     for is_directory, device in ((True, 0x99), (False, UNION), (False, LOWER), (False, UPPER)):
         assert list(rule.complaints("x", is_directory, device))

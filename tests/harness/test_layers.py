@@ -15,9 +15,11 @@ import pytest
 from datasets.reference import reference
 from datasets.tree import walk
 from tests.harness.isolated import isolated, needs_mounts, needs_overlay, needs_xfs
-from union import layers, mountinfo, programs, syscalls
+from union import filesystems, layers, mountinfo, programs, syscalls, workspace
+from union.configuration import Configuration, LowerFs
 from union.errors import SetupError, Unsupported
-from union.layers import LowerFs, build_layers, enter_private_namespace, scratch_directory
+from union.layers import build_layers
+from union.workspace import enter_private_namespace, scratch_directory
 
 TREE = reference({"one": 2, "two": 1})
 LONG_AGO = time.time() - 3600
@@ -33,7 +35,7 @@ def own_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def check_build(lower_fs: LowerFs, own_tmp: Path) -> None:
     mounts = mountinfo.MOUNTINFO.read_text()
     with ExitStack() as stack:
-        made = build_layers(stack, lower_fs=lower_fs, tree=TREE)
+        made = build_layers(stack, [TREE], Configuration(lower_fs=lower_fs))
         names = {str(path.relative_to(made.lower.root)) for path in made.lower.root.rglob("*")}
         assert names == {path for path, _ in walk(TREE)}
         assert (made.upperdir / "f").read_bytes() == b"pure"
@@ -66,7 +68,7 @@ def test_layers_on_xfs(own_tmp: Path) -> None:
 @isolated
 def test_a_lower_xfs_gives_its_loop_device_back() -> None:
     with ExitStack() as stack:
-        made = build_layers(stack, lower_fs="xfs", tree=TREE)
+        made = build_layers(stack, [TREE], Configuration(lower_fs="xfs"))
         backing = Path("/sys/block") / Path(made.lower.source).name / "loop/backing_file"
         assert backing.exists()
     # Another process may have taken the device since, but not with our image.
@@ -83,7 +85,7 @@ def test_a_failure_half_way_is_undone(own_tmp: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(layers, "write", full)
     with pytest.raises(SetupError, match="No space left"), ExitStack() as stack:
-        build_layers(stack, lower_fs="tmpfs", tree=TREE)
+        build_layers(stack, [TREE], Configuration(lower_fs="tmpfs"))
     assert mountinfo.MOUNTINFO.read_text() == mounts
     assert os.listdir(own_tmp) == []
 
@@ -93,7 +95,7 @@ def test_a_failure_half_way_is_undone(own_tmp: Path, monkeypatch: pytest.MonkeyP
 def test_a_busy_layer_is_an_error_and_goes_away_all_the_same(own_tmp: Path) -> None:
     mounts = mountinfo.MOUNTINFO.read_text()
     with pytest.raises(SetupError, match=r"cannot unmount .*: Device or resource busy"), ExitStack() as stack:
-        held = (build_layers(stack, lower_fs="tmpfs", tree=TREE).lower.root / "one/foo100").open()
+        held = (build_layers(stack, [TREE], Configuration(lower_fs="tmpfs")).lower.root / "one/foo100").open()
     held.close()
     assert (mountinfo.MOUNTINFO.read_text(), os.listdir(own_tmp)) == (mounts, [])
 
@@ -102,7 +104,7 @@ def test_a_busy_layer_is_an_error_and_goes_away_all_the_same(own_tmp: Path) -> N
 @isolated
 def test_a_busy_layer_does_not_hide_what_went_wrong_first(own_tmp: Path) -> None:
     with pytest.raises(KeyboardInterrupt), ExitStack() as stack:
-        held = (build_layers(stack, lower_fs="tmpfs", tree=TREE).lower.root / "one/foo100").open()
+        held = (build_layers(stack, [TREE], Configuration(lower_fs="tmpfs")).lower.root / "one/foo100").open()
         raise KeyboardInterrupt
     held.close()
     assert os.listdir(own_tmp) == []
@@ -112,28 +114,28 @@ def test_a_busy_layer_does_not_hide_what_went_wrong_first(own_tmp: Path) -> None
 @isolated
 def test_missing_parts_are_named(own_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SetupError, match=r"mount point .*nowhere"), ExitStack() as stack:
-        build_layers(stack, lower_fs="tmpfs", tree=TREE, mountpoint=own_tmp / "nowhere")
+        build_layers(stack, [TREE], Configuration(lower_fs="tmpfs"), own_tmp / "nowhere")
     monkeypatch.setenv("PATH", str(own_tmp))
     monkeypatch.setattr(programs, "_SYSTEM_PATH", str(own_tmp))
     with pytest.raises(SetupError, match=r"mkfs\.xfs is not installed .*xfsprogs"), ExitStack() as stack:
-        build_layers(stack, lower_fs="xfs", tree=TREE)
+        build_layers(stack, [TREE], Configuration(lower_fs="xfs"))
     (own_tmp / "mkfs.xfs").write_text("#!/bin/sh\necho no room >&2\nexit 1\n")
     (own_tmp / "mkfs.xfs").chmod(0o755)
     with pytest.raises(SetupError, match=r"mkfs\.xfs .*: no room"), ExitStack() as stack:
-        build_layers(stack, lower_fs="xfs", tree=TREE)
+        build_layers(stack, [TREE], Configuration(lower_fs="xfs"))
 
 
 @needs_mounts
 @isolated
 def test_a_kernel_without_the_filesystem_is_named(own_tmp: Path) -> None:
     with pytest.raises(SetupError, match=r"has no no-such-fs"), ExitStack() as stack:
-        layers._mount(stack, "none", own_tmp, "no-such-fs", "")
+        filesystems.mount(stack, "none", own_tmp, "no-such-fs", "")
 
 
 @needs_mounts
 @isolated
 def test_scratch_of_dead_runs_is_removed_and_nothing_else(own_tmp: Path) -> None:
-    dead, living, young, full = (own_tmp / f"{layers.SCRATCH_PREFIX}{n}" for n in "dlyf")
+    dead, living, young, full = (own_tmp / f"{workspace.SCRATCH_PREFIX}{n}" for n in "dlyf")
     for path in (dead, living, young, full):
         path.mkdir()
     (full / "something").touch()
@@ -144,7 +146,7 @@ def test_scratch_of_dead_runs_is_removed_and_nothing_else(own_tmp: Path) -> None
     with ExitStack() as stack:
         scratch = scratch_directory(stack)
         os.utime(scratch, (LONG_AGO, LONG_AGO))
-        layers._reap()
+        workspace._reap()
         assert set(own_tmp.iterdir()) == {living, young, full, scratch}
 
 
@@ -165,7 +167,7 @@ def test_mounts_stay_in_the_namespace(own_tmp: Path) -> None:
     if child == 0:
         enter_private_namespace()
         with ExitStack() as stack:
-            layers.tmpfs(stack, own_tmp, "inner")
+            filesystems.tmpfs(stack, own_tmp, "inner")
             os.write(writer, b"x")
             os.close(writer)
             os._exit(0)

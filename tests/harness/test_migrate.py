@@ -21,11 +21,14 @@ from datasets.reference import CLASSICAL, reference
 from datasets.tree import Directory, File, Symlink, walk, write
 from tests.harness.isolated import isolated, needs_mounts, needs_overlay, needs_xfs
 from union import migrate, syscalls
+from union.configuration import Configuration, LowerFs, Xino
+from union.effective import effective
 from union.errors import SetupError
-from union.fence import XfsShutdown
-from union.layers import LayerStack, LowerFs, build_layers, tmpfs
+from union.fence import Shutdown
+from union.filesystems import tmpfs
+from union.layers import LayerStack, build_layers
 from union.migrate import Leftover, Migration, opaque_state
-from union.overlay import Overlay, accepts, mount_options
+from union.overlay import Overlay, accepts
 
 SMALL = reference({"top": 2})
 SMALL_OBJECTS = 1 + 2 * 13
@@ -34,14 +37,14 @@ OPAQUE = "trusted.overlay.opaque"
 
 
 def union_of(
-    stack: ExitStack, tree: Directory = SMALL, *, xino: str = "on", lower_fs: LowerFs = "tmpfs"
+    stack: ExitStack, tree: Directory = SMALL, *, xino: Xino = "on", lower_fs: LowerFs = "tmpfs"
 ) -> LayerStack:
     """A mounted union; its layers. Skips the test if the kernel lacks the wanted xino."""
     refusal = accepts(("xino", xino))
     if refusal:
         pytest.skip(f"this kernel refuses xino={xino}: {refusal}")
-    made = build_layers(stack, lower_fs=lower_fs, tree=tree)
-    stack.enter_context(Overlay(made, mount_options(xino)).mounted())
+    made = build_layers(stack, [tree], Configuration(lower_fs=lower_fs))
+    stack.enter_context(Overlay(made, effective(Configuration(xino=xino)).options).mounted())
     return made
 
 
@@ -154,12 +157,12 @@ def test_what_chown_complains_about_is_a_leftover() -> None:
 @isolated
 def test_dfs_copies_everything_and_changes_nothing_that_can_be_seen() -> None:
     with ExitStack() as stack:
-        made = build_layers(stack, lower_fs="tmpfs", tree=Directory())
+        made = build_layers(stack, [Directory()])
         syscalls.mount("none", made.lower.root, None, syscalls.MS_REMOUNT)
         rich(made.lower.root)
         before = visible(made.lower.root)
         assert before["capable"][-1], "the capability was not set"
-        with Overlay(made, mount_options("on")).mounted():
+        with Overlay(made, effective(Configuration(xino="on")).options).mounted():
             migration = migrate.dfs(made.mountpoint, made.upperdir)
             after = visible(made.mountpoint)
         assert migration.in_upper == migration.objects == len(before)
@@ -175,7 +178,7 @@ def test_dfs_copies_everything_and_changes_nothing_that_can_be_seen() -> None:
 @isolated
 def test_dfs_copies_the_data_too_when_metadata_would_do() -> None:
     with ExitStack() as stack:
-        made = build_layers(stack, lower_fs="tmpfs", tree=SMALL)
+        made = build_layers(stack, [SMALL], Configuration(lower_fs="tmpfs"))
         options = [("metacopy", "on"), ("redirect_dir", "on")]
         with Overlay(made, options).mounted():
             migrate.dfs(made.mountpoint, made.upperdir)
@@ -204,10 +207,10 @@ def test_a_running_program_is_copied_up() -> None:
 @isolated
 def test_what_cannot_be_copied_up_is_named(way: str) -> None:
     with ExitStack() as stack:
-        made = build_layers(stack, lower_fs="tmpfs", tree=SMALL)
+        made = build_layers(stack, [SMALL], Configuration(lower_fs="tmpfs"))
         syscalls.mount("none", made.lower.root, None, syscalls.MS_REMOUNT)
         make_immutable(made.lower.root / "top/dir101/pop/b")
-        stack.enter_context(Overlay(made, mount_options("on")).mounted())
+        stack.enter_context(Overlay(made, effective(Configuration(xino="on")).options).mounted())
         migration = getattr(migrate, way)(made.mountpoint, made.upperdir)
         assert Leftover("top/dir101/pop/b", "not copied up: Operation not permitted") in migration.leftovers
         assert (migration.in_upper, migration.objects) == (SMALL_OBJECTS - 1, SMALL_OBJECTS)
@@ -268,7 +271,7 @@ def test_nofollow_dfs_needs_one_pass_and_survives_the_fence() -> None:
         assert migration.opaque == migration.directories == 122
         assert migration.in_upper == migration.objects == 391
         assert migration.leftovers == ()
-        shutdown = XfsShutdown(made.lower)
+        shutdown = Shutdown(made.lower)
         shutdown.fence()
         shutdown.self_test(cold=True)
         assert walk_all(made.mountpoint) == 391 + 2  # the root and the sample file
@@ -284,7 +287,7 @@ def test_nofollow_mail_needs_a_pass_per_level_and_survives_the_fence() -> None:
         assert migration.leftovers == ()
         assert 1 <= migration.passes <= 5
         assert list(migration.opaque_after) == sorted(migration.opaque_after)
-        shutdown = XfsShutdown(made.lower)
+        shutdown = Shutdown(made.lower)
         shutdown.fence()
         shutdown.self_test()
         assert walk_all(made.mountpoint) == 391 + 2

@@ -7,31 +7,37 @@ import errno
 import os
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from datasets.reference import reference
 from tests.harness.isolated import isolated, needs_overlay
 from union import overlay, syscalls
+from union.configuration import Configuration, Option, Xino
+from union.effective import effective
 from union.errors import SetupError, Unsupported
-from union.layers import Layer, LayerStack, build_layers
-from union.overlay import MountRefused, Option, Overlay, accepts, mount_options, not_in_effect
+from union.filesystems import Layer
+from union.layers import LayerStack, build_layers
+from union.overlay import MountRefused, Overlay, accepts, not_in_effect
 
 TREE = reference({"top": 1})
 
 
 def layers(stack: ExitStack) -> LayerStack:
-    return build_layers(stack, lower_fs="tmpfs", tree=TREE)
+    return build_layers(stack, [TREE], Configuration(lower_fs="tmpfs"))
+
+
+def settings(xino: Xino = "off") -> tuple[Option, ...]:
+    return effective(Configuration(xino=xino)).options
 
 
 def moved(made: LayerStack, name: str) -> LayerStack:
     """The same stack with all of its layers in directories below `name` on the upper filesystem."""
-    base = made.upper.root / name
+    base = made.home.root / name
     for part in ("l/inside", "u", "w"):
         (base / part).mkdir(parents=True)
     lower: Layer = replace(made.lower, root=base / "l")
-    return replace(made, lower=lower, upperdir=base / "u", workdir=base / "w")
+    return replace(made, lower=lower, lowerdirs=(lower.root,), upperdir=base / "u", workdir=base / "w")
 
 
 def without_lower_plus(self: Overlay, *_args: object) -> None:
@@ -43,7 +49,7 @@ def without_lower_plus(self: Overlay, *_args: object) -> None:
 def test_the_union_shows_both_layers_and_goes_away() -> None:
     with ExitStack() as stack:
         made = layers(stack)
-        union = Overlay(made, mount_options())
+        union = Overlay(made, settings())
         with union.mounted():
             assert sorted(os.listdir(made.mountpoint)) == ["f", "top"]
             (made.mountpoint / "top/new").touch()
@@ -141,13 +147,15 @@ def test_only_our_own_mount_is_unmounted() -> None:
 
 @needs_overlay
 @isolated
-def test_a_cycle_keeps_everything() -> None:
+def test_a_remount_keeps_everything() -> None:
     with ExitStack() as stack:
         made = layers(stack)
-        with Overlay(made, mount_options("on")).mounted() as union:
+        with Overlay(made, settings("on")).mounted() as union:
             (made.mountpoint / "top/new").write_text("kept")
             (made.mountpoint / "top/foo100").unlink()
-            union.cycle()
+            union.unmount()
+            syscalls.drop_caches()
+            union.mount()
             assert (made.mountpoint / "top/new").read_text() == "kept"
             assert not (made.mountpoint / "top/foo100").exists()
             assert union.effective_options()["xino"] == "on"
@@ -174,38 +182,8 @@ def test_accepted_but_not_in_effect_is_a_refusal(monkeypatch: pytest.MonkeyPatch
 
 
 def test_an_option_not_shown_is_in_effect_only_as_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(overlay, "_parameter", {"redirect_dir": "Y", "index": "N", "xino_auto": "N"}.get)
+    monkeypatch.setattr(overlay, "parameter", {"redirect_dir": "Y", "index": "N", "xino_auto": "N"}.get)
     wanted: list[Option] = [("redirect_dir", "on"), ("index", "off"), ("xino", "off"), ("lowerdir", "/x")]
     assert not_in_effect(wanted, {"rw": ""}) == []
     assert len(not_in_effect([("index", "on"), ("xino", "nofollow"), ("nonsense", "")], {"rw": ""})) == 3
     assert not_in_effect([("volatile", "")], {"fsync": "volatile"}) == []
-
-
-@pytest.mark.parametrize(
-    ("parameter", "arguments", "expected"),
-    [
-        ("N", {"xino": "nofollow"}, (("redirect_dir", "on"), ("xino", "nofollow"))),
-        ("Y", {"xino": "nofollow"}, (("xino", "nofollow"),)),
-        (None, {}, ()),
-        ("N", {}, (("redirect_dir", "on"),)),
-        ("N", {"directory_renames": False}, ()),
-        ("N", {"given": [("redirect_dir", "off")]}, (("redirect_dir", "off"),)),
-        ("N", {"given": [("userxattr", "")]}, (("userxattr", ""),)),
-        ("Y", {"xino": "on", "given": [("xino", "on")]}, (("xino", "on"),)),
-    ],
-)
-def test_automatic_options(
-    parameter: str | None,
-    arguments: dict[str, object],
-    expected: tuple[Option, ...],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(overlay, "_parameter", lambda name: parameter)
-    assert mount_options(**arguments) == expected  # type: ignore[arg-type]
-
-
-def test_a_missing_parameter_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(overlay, "PARAMETERS", tmp_path)
-    assert overlay._parameter("redirect_dir") is None
-    (tmp_path / "redirect_dir").write_text("N\n")
-    assert overlay._parameter("redirect_dir") == "N"

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from datasets.reference import C0, C1, FIRST_SET
-from tests.union import GROUPS, PARITY, by_name, default_groups, select
+from tests.union import GROUPS, PARITY
+from tests.union.choice import by_name, default_groups, select
 from tests.union.parity_table import UPSTREAM, added, render
 from union.errors import UsageError
 from union.operations import DIRECTORY, OpenFile, Operation, Rename

@@ -12,7 +12,7 @@ import pytest
 
 from tests.harness.isolated import isolated, needs_mounts, needs_overlay, needs_xfs
 from union import mountinfo, syscalls
-from union.layers import XFS_IMAGE_SIZE, tmpfs
+from union.filesystems import tmpfs
 from union.syscalls import DT_DIR, DT_LNK, DT_REG, FsContext
 
 
@@ -104,7 +104,7 @@ def test_caches_can_be_dropped() -> None:
 def test_a_loop_device_frees_itself(tmp_path: Path) -> None:
     image = tmp_path / "image"
     with image.open("xb") as file:
-        file.truncate(XFS_IMAGE_SIZE)
+        file.truncate(300 << 20)
     device, fd = syscalls.attach_loop(image)
     backing = Path("/sys/block") / Path(device).name / "loop/backing_file"
     assert backing.read_text().strip() == str(image)

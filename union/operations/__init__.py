@@ -8,5 +8,10 @@ performed on the union here and predicted by `union.model`; neither knows of the
 from union.operations.attributes import *  # noqa: F403
 from union.operations.base import *  # noqa: F403
 from union.operations.classical import *  # noqa: F403
+from union.operations.data import *  # noqa: F403
+from union.operations.descriptors import *  # noqa: F403
+from union.operations.events import *  # noqa: F403
+from union.operations.filehandles import *  # noqa: F403
 from union.operations.listing import *  # noqa: F403
+from union.operations.mappings import *  # noqa: F403
 from union.operations.naming import *  # noqa: F403

@@ -108,12 +108,19 @@ def acting_as(unprivileged: bool) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation(ABC):
-    """Base: one operation on one path (relative to the union's root)."""
+    """Base: one operation on one path (relative to the union's root).
+
+    A rotating run remounts the union after an operation that `remounts`, on a new upper layer if it `rotates`,
+    unless its `cycle` is False.
+    """
 
     word: ClassVar[str]
+    remounts: ClassVar[bool] = False
+    rotates: ClassVar[bool] = False
     path: Name
     fails: int = 0
     unprivileged: bool = False
+    cycle: bool = True
 
     def names(self) -> tuple[Name, ...]:
         """The names it touches."""

@@ -78,6 +78,8 @@ class MakeDirectory(Operation):
     """mkdir(2)."""
 
     word: ClassVar[str] = "mkdir"
+    remounts: ClassVar[bool] = True
+    rotates: ClassVar[bool] = True
     mode: int = 0o755
 
     def call(self, root: str, held: Held) -> Value:
@@ -115,10 +117,11 @@ class Unlink(Operation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rename(TwoNames):
-    """rename(2). `cycle` says whether a rotating run remounts after it."""
+    """rename(2)."""
 
     word: ClassVar[str] = "rename"
-    cycle: bool = True
+    remounts: ClassVar[bool] = True
+    rotates: ClassVar[bool] = True
 
     def call(self, root: str, held: Held) -> Value:
         with acting_as(self.unprivileged):
@@ -131,6 +134,8 @@ class Link(TwoNames):
     """link(2): a symlink source is linked itself, never followed."""
 
     word: ClassVar[str] = "link"
+    remounts: ClassVar[bool] = True
+
     def call(self, root: str, held: Held) -> Value:
         with acting_as(self.unprivileged):
             os.link(f"{root}/{self.path}", f"{root}/{self.to}", follow_symlinks=False)
@@ -269,8 +274,8 @@ def open_dir(path: Name, flags: int = R, *, fails: int = 0) -> OpenFile:
     return OpenFile(path=path, flags=flags | DIRECTORY, fails=fails)
 
 
-def mkdir(path: Name, fails: int = 0) -> MakeDirectory:
-    return MakeDirectory(path=path, fails=fails)
+def mkdir(path: Name, fails: int = 0, *, cycle: bool = True) -> MakeDirectory:
+    return MakeDirectory(path=path, fails=fails, cycle=cycle)
 
 
 def rmdir(path: Name, fails: int = 0) -> RemoveDirectory:
@@ -285,8 +290,8 @@ def rename(path: Name, to: Name, fails: int = 0, *, cycle: bool = True) -> Renam
     return Rename(path=path, to=to, fails=fails, cycle=cycle)
 
 
-def link(path: Name, to: Name, fails: int = 0) -> Link:
-    return Link(path=path, to=to, fails=fails)
+def link(path: Name, to: Name, fails: int = 0, *, cycle: bool = True) -> Link:
+    return Link(path=path, to=to, fails=fails, cycle=cycle)
 
 
 def readlink(path: Name, reads: str | None = None, *, fails: int = 0) -> ReadLink:

@@ -65,7 +65,7 @@ def _open(model: Model, operation: Operation) -> Value:
     else:
         check_open(inode, flags, uid)
         if flags & os.O_ACCMODE or flags & os.O_TRUNC:
-            copy_up(place)
+            inode = copy_up(place)
     if not isinstance(inode, FileInode):
         return None
     if flags & os.O_TRUNC:
@@ -121,7 +121,7 @@ def _rename(model: Model, operation: Operation) -> Value:
         raise Refusal(errno.EINVAL)
     if new.inode in old.above and new.parent is not old.parent:
         raise Refusal(errno.ENOTEMPTY)
-    if inode is new.inode:
+    if inode is new.inode and not inode.breaks:
         return None  # the same object under both names: nothing happens
     directory = isinstance(inode, DirectoryInode)
     check_delete(old, uid, directory=directory)
@@ -133,7 +133,7 @@ def _rename(model: Model, operation: Operation) -> Value:
         raise Refusal(errno.EXDEV)
     if isinstance(new.inode, DirectoryInode) and new.inode.entries:
         raise Refusal(errno.ENOTEMPTY)
-    copy_up(old)
+    inode = copy_up(old)
     if new.inode is not None:
         remove(new)
     del old.parent.entries[old.name]
@@ -157,7 +157,7 @@ def _link(model: Model, operation: Operation) -> Value:
     check_change(inode)
     if isinstance(inode, DirectoryInode):
         raise Refusal(errno.EPERM)
-    copy_up(source)
+    inode = copy_up(source)
     inode.nlink += 1
     to.parent.entries[to.name] = inode
     touch_directory(to)
@@ -179,7 +179,7 @@ def _truncate(model: Model, operation: Operation) -> Value:
     check_access(inode, uid_of(operation), WRITE)
     if inode.flags & APPEND_ONLY:
         raise Refusal(errno.EPERM)
-    copy_up(place)
+    inode = copy_up(place)
     assert isinstance(inode, FileInode)
     change(inode, inode.content[: operation.size].ljust(operation.size, b"\0"), uid_of(operation))
     return None
@@ -191,7 +191,7 @@ def _touch(model: Model, operation: Operation) -> Value:
         raise Refusal(errno.EPERM)
     if uid_of(operation) != inode.uid and not may(inode, uid_of(operation), WRITE):
         raise Refusal(errno.EACCES)
-    copy_up(place)
+    inode = copy_up(place)
     inode.version += 1
     if isinstance(inode, FileInode):
         inode.touched = True

@@ -7,6 +7,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from datasets.acl import ACCESS, Acl
@@ -94,10 +95,27 @@ def check_delete(place: Place, uid: int, *, directory: bool) -> None:
         raise Refusal(errno.EISDIR)
 
 
-def copy_up(place: Place) -> None:
-    assert place.inode is not None
-    for inode in (*place.above, place.inode):
-        inode.in_upper = True
+def copy_up(place: Place) -> Inode:
+    """The object at `place` is in the upper layer from now on, and so are the directories above it.
+
+    Without an index a name of a lower hard-link group becomes an object of its own, with it the name joins
+    those that are copied up (kernel doc, "Index"). The answer is the object that the name leads to then.
+    """
+    inode = place.inode
+    assert inode is not None
+    if inode.breaks:
+        inode = place.inode = place.parent.entries[place.name] = _copy(inode, nlink=1)
+    if inode.lower_names:
+        inode.beneath = inode.beneath or _copy(inode, nlink=inode.nlink)
+        inode.lower_names.discard(place.key)
+    for one in (*place.above, inode):
+        one.in_upper = True
+    return inode
+
+
+def _copy(inode: Inode, *, nlink: int) -> Inode:
+    """Another object that looks the same but for its number of names."""
+    return replace(inode, nlink=nlink, breaks=False, lower_names=set(), beneath=None)
 
 
 def touch_directory(place: Place) -> None:
@@ -109,7 +127,10 @@ def touch_directory(place: Place) -> None:
 
 def remove(place: Place) -> None:
     assert place.inode is not None
-    place.inode.nlink -= 1
+    if place.inode.lower_names:
+        copy_up(place)  # the number of names is kept with the copied-up object
+    if not place.inode.breaks:  # the lower group keeps its count: nobody takes a name out of it
+        place.inode.nlink -= 1
     del place.parent.entries[place.name]
     touch_directory(place)
 

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Picking scenarios: by name, number, pattern or set, less what is excluded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+
+from report.events import Listener, Outcome, ScenarioEnded
+from tests.union import GROUPS, PARITY, beyond
+from union.errors import UsageError
+from union.plan import Selection
+from union.scenario import Group, When
+
+_BY_NAME = {group.name: group for group in GROUPS}
+SETS = {"parity": PARITY, "beyond": beyond.GROUPS}
+
+
+@dataclass(frozen=True, slots=True)
+class Exclusion:
+    """Scenarios that are not to run, as a word of the command line names them, and why."""
+
+    word: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a command line picks: its words, none for the default, less what is excluded."""
+
+    words: tuple[str, ...] = ()
+    excluded: tuple[Exclusion, ...] = ()
+
+    def check(self) -> None:
+        """Raise UsageError for a word that picks nothing in any run."""
+        select(self.words)
+        select([exclusion.word for exclusion in self.excluded])
+
+    def selection(self, *, directory_renames: bool, detaches: bool, tell: Listener) -> list[Selection]:
+        """The scenarios that run, with directory renames on or off, after a detach or not.
+
+        What is excluded is reported as skipped. Raises UsageError for a word that picks none of this run.
+        """
+        groups = default_groups(directory_renames)
+        if detaches:
+            groups = tuple(group for group in groups if group.detaches)
+        selection = select(self.words or [group.name for group in groups], groups)
+        for group, _ in selection:
+            if group.when not in (When.ALWAYS, When.BY_NAME) and group not in groups:
+                flag = "--xdev" if group.when is When.NO_DIRECTORY_RENAMES else "a run without --xdev"
+                raise UsageError(f"{group.name} expects {group.when.value}: it belongs to {flag}")
+            if detaches and not group.detaches:
+                raise UsageError(f"{group.name} has a lower that cannot be migrated: run it without detach")
+        return self._less_excluded(selection, tell)
+
+    def _less_excluded(self, selection: Sequence[Selection], tell: Listener) -> list[Selection]:
+        reasons: dict[tuple[str, int], str] = {}
+        for exclusion in self.excluded:
+            for group, numbers in select([exclusion.word]):
+                # What follows in a sequence cannot run without it.
+                upto = range(numbers[-1], len(group.scenarios) + 1) if group.sequence else numbers
+                reasons.update({(group.name, number): exclusion.reason for number in upto})
+        left = []
+        for group, numbers in selection:
+            for number in numbers:
+                if why := reasons.get((group.name, number)):
+                    label = group.scenarios[number - 1].label
+                    tell(ScenarioEnded(group.name, number, label, Outcome.SKIPPED, (f"excluded: {why}",), 0.0))
+            kept = tuple(number for number in numbers if (group.name, number) not in reasons)
+            left += [(group, kept)] if kept else []
+        return left
+
+
+def by_name(name: str) -> Group:
+    """The group of this name."""
+    if name not in _BY_NAME:
+        raise UsageError(f"no group {name!r}{_suggestion(name)}")
+    return _BY_NAME[name]
+
+
+def default_groups(directory_renames: bool) -> tuple[Group, ...]:
+    """What runs when no group is named, with directory renames on or off."""
+    switch = When.DIRECTORY_RENAMES if directory_renames else When.NO_DIRECTORY_RENAMES
+    return tuple(group for group in GROUPS if group.when in (When.ALWAYS, switch))
+
+
+def select(words: Sequence[str], among: Sequence[Group] = GROUPS) -> list[Selection]:
+    """What the words of a command line pick, in their order; a word may stand there twice.
+
+    A word is the name of a group, whether default or not, or a glob over the groups of `among`;
+    `:3` behind it picks one scenario. `parity` are the classical suite's groups among them, `beyond` the
+    others. A word that picks nothing is an error.
+    """
+    return [selection for word in words for selection in _select(word, among)]
+
+
+def _select(word: str, among: Sequence[Group]) -> list[Selection]:
+    if word in SETS:
+        return [_selection(word, group, 0) for group in SETS[word] if group in among]
+    pattern, colon, digits = word.partition(":")
+    if colon and not re.fullmatch("[1-9][0-9]{0,3}", digits):
+        raise UsageError(f"{word!r}: behind the colon goes the number of a scenario")
+    number = int(digits or 0)
+    if not set(pattern) & set("*?["):
+        return [_selection(word, by_name(pattern), number)]
+    groups = [group for group in among if fnmatchcase(group.name, pattern)]
+    if not groups:
+        raise UsageError(f"no group of this run matches {pattern!r}{_suggestion(pattern)}")
+    # A glob with a number means the scenario in those groups that have it.
+    having = [group for group in groups if number <= len(group.scenarios)]
+    if not having:
+        raise UsageError(f"{word!r}: no group that matches has so many scenarios")
+    return [_selection(word, group, number) for group in having]
+
+
+def _selection(word: str, group: Group, number: int) -> Selection:
+    last = len(group.scenarios)
+    if number > last:
+        raise UsageError(f"{word!r}: {group.name} has no scenario above {last}")
+    if not number:
+        return group, tuple(range(1, last + 1))
+    return group, tuple(range(1, number + 1)) if group.sequence else (number,)
+
+
+def _suggestion(name: str) -> str:
+    close = get_close_matches(name, _BY_NAME, cutoff=0.5)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
