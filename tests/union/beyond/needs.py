@@ -72,6 +72,8 @@ def _whiteouts_by_xattr(lower: Path, _upper: Path) -> str | None:
 XWHITEOUTS = Need("whiteouts kept as xattrs", _whiteouts_by_xattr)
 XATTRS = Need("xattrs of the namespaces user, trusted and security", _in_both(_xattrs))
 ACLS = Need(
-    "POSIX ACLs", _in_both(lambda path: os.setxattr(path, ACCESS, acl("u::rw-,u:1:r--,g::r--,m::r--,o::---")))
+    "POSIX ACLs",
+    _in_both(lambda path: os.setxattr(path, ACCESS, acl("u::rw-,u:1:r--,g::r--,m::r--,o::---"))),
+    frozenset({"squashfs"}),
 )
-FLAGS = Need("file flags as chattr(1) sets them", _in_both(_flags))
+FLAGS = Need("file flags as chattr(1) sets them", _in_both(_flags), frozenset({"squashfs", "erofs"}))

@@ -134,13 +134,13 @@ def moved(words: str, name: str) -> Scenario:
 
 
 def too_long(n: Names) -> Operations:
-    files, name = own(n) / "files", "n" * 256
+    files, name = own(n) / "files", "n" * 260
     return (
         make_file(files / name, 0o644, ENAMETOOLONG),
         make_dir(files / name, 0o755, ENAMETOOLONG),
         rename(files / "file", files / name, ENAMETOOLONG),
         link(files / "file", files / name, ENAMETOOLONG),
-        symlink("x", files / ("ä" * 128), ENAMETOOLONG),
+        symlink("x", files / ("ä" * 130), ENAMETOOLONG),
         unlink(files / name, ENAMETOOLONG),
         holds(files / "file", b"usual"),
     )
