@@ -40,6 +40,12 @@ def _xattrs(path: Path) -> None:
         os.setxattr(path, key, b"x")
 
 
+def _long_name(path: Path) -> None:
+    long = path.with_name("n" * 255)
+    long.touch()
+    long.unlink()
+
+
 def _flags(path: Path) -> None:
     before = namecalls.get_flags(str(path))
     namecalls.set_flags(str(path), before | NOATIME)
@@ -74,6 +80,7 @@ XATTRS = Need("xattrs of the namespaces user, trusted and security", _in_both(_x
 ACLS = Need(
     "POSIX ACLs",
     _in_both(lambda path: os.setxattr(path, ACCESS, acl("u::rw-,u:1:r--,g::r--,m::r--,o::---"))),
-    frozenset({"squashfs"}),
+    frozenset({"squashfs", "erofs"}),  # to set one on a lower object takes a lower that could store it
 )
+LONG_NAMES = Need("names of 255 bytes", _in_both(_long_name), frozenset({"erofs"}))  # its mkfs fails on them
 FLAGS = Need("file flags as chattr(1) sets them", _in_both(_flags), frozenset({"squashfs", "erofs"}))

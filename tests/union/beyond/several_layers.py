@@ -440,7 +440,7 @@ def attributed(words: str, mode: int) -> Entries:
     files: dict[str, Node] = {"f": File(words.encode(), mode & 0o666, xattrs={f"user.{words}": b"1"})}
     if words == "bottom":
         files["h"] = File(b"h")
-    return {"d": Directory(files, mode, xattrs=xattrs, mtime=10**18 + mode)}
+    return {"d": Directory(files, mode, xattrs=xattrs, mtime=10**9 * (10**9 + mode))}
 
 
 ATTRIBUTES: tuple[Entries, ...] = (attributed("top", 0o750), attributed("middle", 0o777), attributed("bottom", 0o705))
