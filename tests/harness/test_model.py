@@ -60,7 +60,7 @@ def open_directory() -> Iterator[Path]:
 
 def model_of(group: Group) -> Model:
     redirects = group.when is not When.NO_DIRECTORY_RENAMES
-    return Model(shown(group), redirects=redirects)
+    return Model(shown(group), redirects=redirects, indexed=("index", "on") in group.options)
 
 
 def shown(group: Group) -> tree.Directory:

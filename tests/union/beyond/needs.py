@@ -40,6 +40,16 @@ def _xattrs(path: Path) -> None:
         os.setxattr(path, key, b"x")
 
 
+def _linked_symlink(path: Path) -> None:
+    one, two = path.with_name(".probe-link"), path.with_name(".probe-link2")
+    one.symlink_to("nowhere")
+    try:
+        os.link(one, two, follow_symlinks=False)
+        two.unlink()
+    finally:
+        one.unlink()
+
+
 def _long_name(path: Path) -> None:
     long = path.with_name("n" * 255)
     long.touch()
@@ -83,4 +93,5 @@ ACLS = Need(
     frozenset({"squashfs", "erofs"}),  # to set one on a lower object takes a lower that could store it
 )
 LONG_NAMES = Need("names of 255 bytes", _in_both(_long_name), frozenset({"erofs"}))  # its mkfs fails on them
+LINKED_SYMLINKS = Need("hard links of symlinks", _in_both(_linked_symlink), frozenset({"squashfs"}))
 FLAGS = Need("file flags as chattr(1) sets them", _in_both(_flags), frozenset({"squashfs", "erofs"}))
