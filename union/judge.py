@@ -212,11 +212,14 @@ class Judge:
     def _loose(self, place: Place, entry: Dirent) -> bool:
         """Whether it is the `..` of a directory that is not in upper, for which kernels give a lower's own number.
 
-        Below the root and after a rotation the parent has another one. Seen with 6.12 to 7.2; D3 promises more,
-        but only of what was migrated.
+        Below the root, in a merge of lower directories and after a rotation the parent has another one. Seen
+        with 6.12 to 7.2; D3 promises more, but only of what was migrated.
         """
-        kept = place.inode is not None and place.inode.in_upper
-        return entry.name == ".." and not kept and (self._rotated or place.parent is self.model.root)
+        directory = place.inode
+        if entry.name != ".." or not isinstance(directory, DirectoryInode) or directory.in_upper:
+            return False
+        merged = directory.lower is not None and directory.lower.parts > 1
+        return merged or self._rotated or place.parent is self.model.root
 
     def _unwanted(self, path: str, place: Place, entry: Dirent) -> str:
         assert isinstance(place.inode, DirectoryInode)

@@ -457,5 +457,6 @@ GROUPS = (
                 ),
             ),
         ),
+        overlay_alone=True,
     ),
 )
