@@ -14,30 +14,63 @@ import pytest
 from datasets.reference import C0, reference
 from datasets.tree import Directory, File, write
 from tests.harness.isolated import isolated, needs_mounts, needs_xfs
-from tests.union.beyond import held_directories, held_files, open_flags, syncing, temporary_files
+from tests.union.beyond import (
+    copied_ranges,
+    file_space,
+    held_directories,
+    held_files,
+    mapped_files,
+    open_flags,
+    syncing,
+    temporary_files,
+)
 from union.filesystems import on_loop, tmpfs
 from union.judge import difference
 from union.model import Model
 from union.names import Name, Names
 from union.operations import (
     DIRECTORY,
+    FD,
+    PROGRAM,
     RW,
+    TRUNC,
+    Allocate,
+    Blocks,
+    ChangeMode,
     Held,
+    Map,
     Operation,
     R,
+    ReadByData,
+    ReadMapping,
+    RunToEnd,
     Step,
+    Transfer,
     Value,
+    W,
     held_lists,
     held_looks,
     hold,
     is_same,
+    open_file,
     reads,
+    writes,
 )
-from union.scenario import Group, When
+from union.scenario import Group
 from union.witness import Witness
 from union.workspace import scratch_directory
 
-FAMILIES = (held_files, held_directories, open_flags, temporary_files, syncing)
+FAMILIES = (
+    held_files,
+    held_directories,
+    open_flags,
+    temporary_files,
+    syncing,
+    mapped_files,
+    file_space,
+    copied_ranges,
+)
+OVERLAY_ALONE = ("statfs", "dedupe-refused")
 GROUPS: tuple[Group, ...] = tuple(group for family in FAMILIES for group in family.GROUPS)
 
 
@@ -100,7 +133,7 @@ def test_declared_well(group: Group) -> None:
 def on_a_plain_filesystem(root: Path, layer: Path) -> None:
     """Every scenario that the filesystem can carry out gives what it states; a lower plays no part."""
     for group in GROUPS:
-        if any(need.probe(layer, layer) for need in group.needs) or group.when is When.NO_DIRECTORY_RENAMES:
+        if group.name in OVERLAY_ALONE or any(need.probe(layer, layer) for need in group.needs):
             continue
         write(Directory({group.name: group.trees(group.name)[0]}), root / group.name)
         for operations in each_scenario(group):
@@ -159,6 +192,31 @@ CONTROLS: dict[str, tuple[Sequence[Operation], Callable[[Path], object], Operati
         [hold(S.reg, RW)],
         lambda root: (root / S.reg).chmod(0o600),
         held_looks(S.reg, "file 0644, 12 bytes, 1 links"),
+    ),
+    "a mapping that follows the file": (
+        [hold(S.reg), Map(path=S.reg, held=FD, mapping="map", length=len(C0))],
+        lambda root: (root / S.reg).write_bytes(C0[::-1]),
+        ReadMapping(path=S.reg, mapping="map"),
+    ),
+    "a hole that was filled": (
+        [hold(S.reg, RW), writes(S.reg, bytes(1 << 16)), Allocate(path=S.reg, held=FD, mode=3, at=0, length=1 << 16)],
+        lambda root: (root / S.reg).write_bytes(bytes(1 << 16)),
+        Blocks(path=S.reg, returns="sparse"),
+    ),
+    "data that only the extents lack": (
+        [open_file(S.reg, W, writes=b"x" * (1 << 16))],
+        lambda root: (root / S.reg).write_bytes(b"x" * (1 << 10) + bytes(63 << 10)),
+        ReadByData(path=S.reg),
+    ),
+    "a copy that is too short": (
+        [hold(S.reg, R, "one"), hold(S.rootfile, RW, "two")],
+        lambda root: os.truncate(root / S.reg, 4),
+        Transfer(path=S.rootfile, how="sendfile", source="one", target="two", length=8),
+    ),
+    "a program that ends otherwise": (
+        [open_file(S.reg, W | TRUNC, writes=PROGRAM), ChangeMode(path=S.reg, mode=0o755)],
+        lambda root: (root / S.reg).write_bytes(b"#!/bin/true\n"),
+        RunToEnd(path=S.reg),
     ),
 }
 

@@ -84,7 +84,7 @@ def test_scenarios_and_model_agree(group: Group) -> None:
 OVERLAY_ALONE = [
     "chattr-lower",
     *(group.name for group in GROUPS if group.when is When.NO_DIRECTORY_RENAMES or group.needs),
-    *("make-whiteout", "rename-whiteout", "xattr-own-long"),
+    *("make-whiteout", "rename-whiteout", "xattr-own-long", "statfs"),
 ]
 
 

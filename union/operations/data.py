@@ -195,6 +195,8 @@ class Squeeze(Step):
         filler = held.get(self.filler)
         upper = upper_filesystem(root)
         if upper is None:
+            if space.free * space.block_size > MAX_FILLED:
+                raise OSError(errnos.EFBIG, "too much to fill, this is nobody's test filesystem", root)
             filecalls.fallocate(filler, filecalls.KEEP_SIZE, 0, space.free * space.block_size - self.spare)
             held.keep(self.held, None, lambda: filecalls.fallocate(filler, _PUNCH, 0, space.free * space.block_size))
         else:
@@ -204,7 +206,14 @@ class Squeeze(Step):
         return None
 
 
+MAX_FILLED: Final = 1 << 30  # bytes
 _PUNCH: Final = filecalls.PUNCH_HOLE | filecalls.KEEP_SIZE
+
+
+def can_be_squeezed(upper: str) -> bool:
+    """Whether `Squeeze` can leave little space on the filesystem of `upper`."""
+    space = filecalls.statfs(upper)
+    return space.type == filecalls.TMPFS_MAGIC or space.free * space.block_size <= MAX_FILLED
 
 
 def upper_filesystem(root: str) -> str | None:

@@ -29,9 +29,10 @@ from union.operations import (
     WriteMapping,
 )
 from union.operations.data import digest
+from union.operations.descriptors import BLOCK
 from union.operations.mappings import EXIT_STATUS
 from union.rules.common import SEARCH, Refusal, Rules, change, may, uid_of
-from union.rules.descriptors import Descriptor, Program, descriptor, file_of, patch
+from union.rules.descriptors import Descriptor, Program, Spare, descriptor, file_of, patch, spare
 
 if TYPE_CHECKING:
     from union.model import Model
@@ -46,13 +47,6 @@ class Mapping(Handle):
     length: int
     shared: bool
     own: bytes | None = None
-
-
-@dataclass(slots=True)
-class Spare(Handle):
-    """What is left free on the filesystem that takes the copies."""
-
-    size: int
 
 
 def _content(model: Model, operation: Operation) -> FileInode:
@@ -89,13 +83,18 @@ def _allocate(model: Model, operation: Operation) -> Value:
         raise Refusal(operation.unsupported)
     inode, mode = file_of(held), operation.mode
     size, content = len(inode.content), inode.content
+    if length > spare(model):
+        change(inode, content)  # some filesystems move the times before they refuse
+        raise Refusal(errno.ENOSPC)
     end = size if mode & filecalls.KEEP_SIZE else max(size, at + length)
     if mode & filecalls.COLLAPSE_RANGE:
         if at + length >= size:
+            change(inode, content)
             raise Refusal(errno.EINVAL)
         content = content[:at] + content[at + length :]
     elif mode & filecalls.INSERT_RANGE:
         if at >= size:
+            change(inode, content)
             raise Refusal(errno.EINVAL)
         content = content[:at] + bytes(length) + content[at:]
     else:
@@ -117,6 +116,10 @@ def _transfer(model: Model, operation: Operation) -> Value:
     if operation.unsupported:
         raise Refusal(operation.unsupported)
     length = operation.length or len(file_of(source).content)
+    unaligned = any(at % BLOCK for at in (operation.start, operation.at, length)) and how == "clone"
+    overlap = inode is source.inode and abs(operation.start - operation.at) < length
+    if unaligned or (overlap and how == "copy_file_range"):
+        raise Refusal(errno.EINVAL)
     part = file_of(source).content[operation.start : operation.start + length]
     if how == "dedupe":
         return len(part) if inode.content[operation.at : operation.at + length] == part else None
@@ -144,7 +147,9 @@ def _statfs(model: Model, operation: Operation) -> Value:
 
 def _squeeze(model: Model, operation: Operation) -> Value:
     assert isinstance(operation, Squeeze)
-    model.held[operation.held] = Spare(model.held[operation.filler].inode, 0, operation.spare)
+    filler = file_of(model.held[operation.filler])
+    change(filler, filler.content)  # its times may move
+    model.held[operation.held] = Spare(filler, 0, operation.spare)
     return None
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -75,6 +76,18 @@ class Descriptor(Handle):
 @dataclass(slots=True)
 class Program(Handle):
     """A program that runs."""
+
+
+@dataclass(slots=True)
+class Spare(Handle):
+    """What is left free on the filesystem that takes the copies; the object is the file that fills the rest."""
+
+    size: int
+
+
+def spare(model: Model) -> float:
+    """How many bytes are free on the filesystem that takes the copies."""
+    return min((held.size for held in model.held.values() if isinstance(held, Spare)), default=math.inf)
 
 
 def descriptor(model: Model, name: str) -> Descriptor:
@@ -222,7 +235,9 @@ def _link_held(model: Model, operation: Operation) -> Value:
 
 def _close(model: Model, operation: Operation) -> Value:
     assert isinstance(operation, Close)
-    del model.held[operation.held]
+    held = model.held.pop(operation.held)
+    if isinstance(held, Spare):
+        change(file_of(held), file_of(held).content)
     return None
 
 
@@ -388,6 +403,10 @@ def _lock(model: Model, operation: Operation) -> Value:
 
 def _attempt(model: Model, operation: Operation) -> Value:
     assert isinstance(operation, Attempt)
+    place = model.find(operation.what.path)
+    inode = place.inode if place else None
+    if isinstance(inode, FileInode) and not inode.in_upper and len(inode.content) > spare(model):
+        return outcome(Result(errno.ENOSPC))  # all that is attempted then copies up
     return outcome(Result(model.apply(operation.what).errno))
 
 

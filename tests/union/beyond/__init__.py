@@ -3,10 +3,13 @@
 
 from tests.union.beyond import (
     acls,
+    copied_ranges,
+    file_space,
     flags,
     held_directories,
     held_files,
     listings,
+    mapped_files,
     nodes,
     odd_names,
     open_flags,
@@ -34,4 +37,7 @@ GROUPS: tuple[Group, ...] = (
     *open_flags.GROUPS,
     *temporary_files.GROUPS,
     *syncing.GROUPS,
+    *mapped_files.GROUPS,
+    *file_space.GROUPS,
+    *copied_ranges.GROUPS,
 )
