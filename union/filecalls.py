@@ -196,6 +196,7 @@ FAN_REPORT_FID = 0x200
 FAN_NONBLOCK = 0x2
 FAN_CLASS_CONTENT = 0x4
 FAN_MARK_ADD = 0x1
+FAN_OPEN_PERM = 0x10000
 FAN_ALLOW = 1
 FAN_DENY = 2
 _FAN_HEADER = struct.Struct("=IBBHQii")  # event_len, vers, reserved, metadata_len, mask, fd, pid

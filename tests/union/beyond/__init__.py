@@ -4,6 +4,7 @@
 from tests.union.beyond import (
     acls,
     copied_ranges,
+    file_handles,
     file_space,
     flags,
     held_directories,
@@ -18,6 +19,7 @@ from tests.union.beyond import (
     syncing,
     temporary_files,
     times,
+    watched,
     xattrs,
 )
 from union.scenario import Group
@@ -40,4 +42,6 @@ GROUPS: tuple[Group, ...] = (
     *mapped_files.GROUPS,
     *file_space.GROUPS,
     *copied_ranges.GROUPS,
+    *file_handles.GROUPS,
+    *watched.GROUPS,
 )
