@@ -7,7 +7,7 @@ import errno as errnos
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Final, Literal
@@ -97,6 +97,35 @@ class Blocks(Step):
     def call(self, root: str, held: Held) -> Value:
         status = os.stat(f"{root}/{self.path}")
         return "sparse" if status.st_blocks * 512 < status.st_size else "full"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoteHoles(Step):
+    """Keep as `held` where the first data is that the filesystem knows of; not all of them know holes."""
+
+    word: ClassVar[str] = "note-holes"
+    held: str
+
+    def call(self, root: str, held: Held) -> Value:
+        held.keep(self.held, _first_data(f"{root}/{self.path}"), lambda: None)
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HolesKept(Step):
+    """Whether the hole that the file began with is one still: `kept`, or how far it is now."""
+
+    word: ClassVar[str] = "holes-kept"
+    held: str
+
+    def call(self, root: str, held: Held) -> Value:
+        before, now = held.get(self.held), _first_data(f"{root}/{self.path}")
+        return "kept" if now >= before else f"data from byte {now} on, it was {before}"
+
+
+def _first_data(path: str) -> int:
+    with opened(path) as fd:
+        return next((start for start, _ in _data_ranges(fd)), os.fstat(fd).st_size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,14 +224,17 @@ class Squeeze(Step):
         filler = held.get(self.filler)
         upper = upper_filesystem(root)
         if upper is None:
-            if space.free * space.block_size > MAX_FILLED:
+            size = space.free * space.block_size
+            if size > MAX_FILLED:
                 raise OSError(errnos.EFBIG, "too much to fill, this is nobody's test filesystem", root)
-            filecalls.fallocate(filler, filecalls.KEEP_SIZE, 0, space.free * space.block_size - self.spare)
-            held.keep(self.held, None, lambda: filecalls.fallocate(filler, _PUNCH, 0, space.free * space.block_size))
+            held.keep(self.held, None, lambda: filecalls.fallocate(filler, _PUNCH, 0, size))
+            with suppress(OSError):  # some of what is free is reserved
+                filecalls.fallocate(filler, filecalls.KEEP_SIZE, 0, size)
+            filecalls.fallocate(filler, _PUNCH, 0, self.spare)
         else:
             used = (space.blocks - space.free) * space.block_size
-            _resize(upper, used + self.spare)
             held.keep(self.held, None, lambda: _resize(upper, space.blocks * space.block_size))
+            _resize(upper, used + self.spare)
         return None
 
 

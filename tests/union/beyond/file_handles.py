@@ -502,7 +502,13 @@ GROUPS = (
             ),
             Scenario(
                 "of a directory, which needs no such mark",
-                lambda n: (encode(n.dir, flags=AT_HANDLE_CONNECTABLE), *leads_to_dir(n, n.dir, "a", "pop")),
+                lambda n: (
+                    encode(n.dir, flags=AT_HANDLE_CONNECTABLE),
+                    forget(n),
+                    decode(n.dir, DIRECTORY),
+                    is_at(n.dir),
+                    same_handle(n.dir, flags=AT_HANDLE_CONNECTABLE),
+                ),
             ),
         ),
         lowers=(LOWER,),
