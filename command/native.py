@@ -14,6 +14,7 @@ from command.options import Options
 from mount_union import mount_union
 from report.events import Checked, Listener, Outcome
 from report.terminal import Terminal
+from tests.union import FAMILIES
 from tests.union.choice import Choice
 from union import syscalls
 from union.configuration import Configuration
@@ -115,7 +116,8 @@ def run(options: Options) -> int:
     if options.configuration.detach and COMMAND not in os.environ:
         ensure_programs()
     with output.text(sys.stdout, options.log_dir) as out:
-        terminal = Terminal(os.environ.get(COMMAND) or options.command(), verbose=options.verbose, out=out)
+        command = os.environ.get(COMMAND) or options.command()
+        terminal = Terminal(command, verbose=options.verbose, out=out, families=FAMILIES)
         carry_out(options.configuration, options.choice, terminal)
         terminal.summary()
     return exit_code(terminal)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import stat
 import struct
 from collections.abc import Iterator, Mapping
@@ -226,6 +227,27 @@ class _Writer:
                 raise OSError(error.errno, f"flags {node.flags:#x}: {error.strerror}", path) from error
             finally:
                 os.close(fd)
+
+
+def remove(root: Path) -> None:
+    """Remove the directory `root` and all below it, immutable and append-only objects too; raises OSError."""
+    try:
+        shutil.rmtree(root)
+    except PermissionError:
+        for directory, _, files in os.walk(root):
+            for path in (directory, *(f"{directory}/{name}" for name in files)):
+                if stat.S_IFMT(os.lstat(path).st_mode) in (stat.S_IFREG, stat.S_IFDIR):
+                    _clear_flags(path)
+        shutil.rmtree(root)
+
+
+def _clear_flags(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        own = struct.unpack("i", fcntl.ioctl(fd, _FS_IOC_GETFLAGS, bytes(4)))[0]
+        fcntl.ioctl(fd, _FS_IOC_SETFLAGS, struct.pack("i", own & ~(IMMUTABLE | APPEND_ONLY)))
+    finally:
+        os.close(fd)
 
 
 def _write(fd: int, content: bytes, at: int) -> None:

@@ -41,7 +41,7 @@ PROFILED = Path("fs/overlayfs")
 STOCK_SOURCE = Path("stock") / PROFILED
 """In the cache entry of such a kernel, the same source without the patches."""
 
-_STEPS = 1600  # lines that make prints for a whole build of our configuration, give or take a few
+_STEPS = 1550  # lines that make prints for a whole build of our configuration, give or take a hundred
 _KEEP = 4  # kernels of one name
 _TREES = 3  # of different series or configurations, some 0.7 GB each
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from report.events import (
@@ -34,11 +35,20 @@ class Writer(Protocol):
 class Terminal:
     """Writes the transcript as events arrive and, at the end, the summary."""
 
-    def __init__(self, command: str, *, verbose: bool = False, out: Writer | None = None) -> None:
+    def __init__(
+        self,
+        command: str,
+        *,
+        verbose: bool = False,
+        out: Writer | None = None,
+        families: Mapping[str, str] | None = None,
+    ) -> None:
         """`command` is what reproduces the run without its group names, e.g. `./run --ov --xino`.
 
-        If `verbose`, what each operation gave is shown too.
+        If `verbose`, what each operation gave is shown too. `families` gives the family of a group; a group
+        without one counts for itself.
         """
+        self._families = families or {}
         self.command = command
         self.verbose = verbose
         self.out: Writer = out or sys.stdout
@@ -71,12 +81,11 @@ class Terminal:
     def summary(self) -> None:
         """The evidence, the slowest scenarios, the failures, and alone on the last line the counts."""
         if self._evidence:
-            self._line("\n" + _columns([(row.name, row.value) for row in self._evidence]))
+            self._line("\n" + _columns(list(self._evidence_rows())))
         if self._checks:
-            rows = [(check.clause, check.outcome.value, check.what) for check in self._checks]
-            self._line("\n" + _columns([("clause", "outcome", "check"), *rows], headed=True))
+            self._line("\n" + _columns([("clause", "outcome", "check"), *self._check_rows()], headed=True))
         if self._ended:
-            header = ("group", *(outcome.value for outcome in Outcome), "seconds")
+            header = ("family", *(outcome.value for outcome in Outcome), "seconds")
             self._line("\n" + _columns([header, *self._group_rows()], headed=True))
             slowest = sorted(self._ended, key=lambda ended: -ended.seconds)[:SLOWEST]
             self._line("\nslowest: " + ", ".join(f"{ended.selector} {ended.seconds:.2f} s" for ended in slowest))
@@ -96,17 +105,37 @@ class Terminal:
             parts.append(f"{errors} errors")
         return ", ".join([*parts, f"{self.counts[Outcome.SKIPPED]} skipped"])
 
+    def _evidence_rows(self) -> Iterator[tuple[str, str]]:
+        """One row per name; where the unions of the run differ, a line for each value in their order."""
+        values: dict[str, list[str]] = {}
+        for row in self._evidence:
+            if row.value not in values.setdefault(row.name, []):
+                values[row.name].append(row.value)
+        for name, several in values.items():
+            yield from zip((name, *[""] * (len(several) - 1)), several, strict=True)
+
+    def _check_rows(self) -> Iterator[tuple[str, str, str]]:
+        """One row per check, with the number of unions it was made on if there were several."""
+        alike: dict[tuple[str, str], list[Checked]] = {}
+        for check in self._checks:
+            alike.setdefault((check.clause, check.what), []).append(check)
+        for (clause, what), checks in alike.items():
+            bad = [check for check in checks if check.outcome is not Outcome.PASSED]
+            outcome = (bad or checks)[0].outcome.value
+            times = f" ({len(checks)} times)" if len(checks) > 1 else ""
+            yield clause, outcome, f"{what}{times}"
+
     def _group_rows(self) -> list[tuple[str, ...]]:
-        """One row per group that did not pass whole, and one for the rest."""
-        groups: dict[str, list[ScenarioEnded]] = {}
+        """One row per family, and one for each group that failed."""
+        families: dict[str, list[ScenarioEnded]] = {}
+        failing: dict[str, list[ScenarioEnded]] = {}
+        bad = {ended.group for ended in self._ended if ended.outcome in (Outcome.FAILED, Outcome.ERROR)}
         for ended in self._ended:
-            groups.setdefault(ended.group, []).append(ended)
-        failing = {n: e for n, e in groups.items() if any(one.outcome is not Outcome.PASSED for one in e)}
-        rest = [one for name, ended in groups.items() if name not in failing for one in ended]
-        rows = [_row(name, ended) for name, ended in failing.items()]
-        if rest:
-            rows.append(_row(f"{len(groups) - len(failing)} groups", rest))
-        return rows
+            families.setdefault(self._families.get(ended.group, ended.group), []).append(ended)
+            if ended.group in bad:
+                failing.setdefault(f"  group {ended.group}", []).append(ended)
+        rows = [_row(name, ended) for name, ended in families.items()]
+        return [*rows, _row("all", self._ended), *(_row(name, ended) for name, ended in failing.items())]
 
     def _scenario_ended(self, event: ScenarioEnded) -> None:
         self.counts[event.outcome] += 1

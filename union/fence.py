@@ -119,8 +119,8 @@ class Shutdown:
 
 
 def _read_canary(root: int) -> tuple[str, int]:
-    """Read the first regular file with content below `root`, breadth first: its path and size in bytes."""
-    waiting = ["."]
+    """Read a regular file below `root`, breadth first and one with content if there is any: path and bytes read."""
+    waiting, empty = ["."], ""
     try:
         while waiting:
             directory = waiting.pop(0)
@@ -133,11 +133,15 @@ def _read_canary(root: int) -> tuple[str, int]:
                 path = name if directory == "." else f"{directory}/{name}"
                 if kind == syscalls.DT_REG and (size := _read(root, path)):
                     return path, size
+                if kind == syscalls.DT_REG:
+                    empty = empty or path
                 if kind == syscalls.DT_DIR and name not in (".", ".."):
                     waiting.append(path)
     except OSError as error:
         raise SetupError(f"the lower layer cannot be read before the fence: {error}") from error
-    raise SetupError("the lower layer has no file with content: nothing to test the fence with")
+    if empty:
+        return empty, 0
+    raise SetupError("the lower layer has no file: nothing to test the fence with")
 
 
 def _read(root: int, path: str) -> int:

@@ -6,7 +6,6 @@ Everything made here goes on the caller's ExitStack and is undone in reverse.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -106,10 +105,10 @@ class Foundation:
             claim(stack, places.base, "UNIONMOUNT_BASEDIR")
         samefs = self._configuration.samefs
         upper = places.base or scratch / ("samefs" if samefs else "upper")
-        lower = places.lower or (upper if samefs else places.base or scratch) / "l"
+        lower = (upper if samefs else places.lower or places.base or scratch) / "l"
         at = places.mountpoint or (places.base / "m" if places.base else mountpoint or scratch / "m")
-        for path in (upper, lower.parent, at):
-            if path not in (places.lower, places.mountpoint):
+        for path in (upper, at):
+            if path != places.mountpoint:
                 path.mkdir(exist_ok=True)
         return _Roots(lower, upper, at, scratch)
 
@@ -124,8 +123,10 @@ class Foundation:
     def _make_lower(self) -> Layer:
         configuration, roots = self._configuration, self._roots
         if configuration.places.lower is not None:
-            return filesystems.of_the_user(roots.lower)
+            claim(self._stack, configuration.places.lower, "UNIONMOUNT_LOWERDIR")
         roots.lower.mkdir()
+        if configuration.places.lower is not None:
+            return filesystems.of_the_user(roots.lower)
         if configuration.samefs:
             return replace(self.upper, root=roots.lower)
         if configuration.lower_fs in filesystems.READ_ONLY:
@@ -162,8 +163,6 @@ class Foundation:
         configuration, roots = self._configuration, self._roots
         one = trees[0] if len(trees) == 1 else Directory({str(n): tree for n, tree in enumerate(trees)})
         root = roots.lower
-        if configuration.places.lower is not None:
-            claim(self._stack, root, "UNIONMOUNT_LOWERDIR", re.compile("|".join(map(re.escape, one.entries))))
         write(one, root)
         if configuration.lower_fs in filesystems.READ_ONLY:
             image = roots.scratch / "packed"

@@ -11,13 +11,13 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import shutil
 import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
+from datasets import tree
 from union import syscalls
 from union.errors import SetupError, Unsupported
 from union.filesystems import tmpfs
@@ -25,7 +25,7 @@ from union.filesystems import tmpfs
 SCRATCH_PREFIX: Final = "ovl-detach-"
 MARK: Final = ".ovl-detach"  # in a directory of the user's: what has our names there was made by us
 _SCRATCH_MIN_AGE: Final = 60  # seconds; a younger scratch directory may not be locked by its owner yet
-_BASE_NAMES: Final = re.compile(r"[lmnuw]|\d+")  # what a run makes in UNIONMOUNT_BASEDIR (parity 2.1)
+_NAMES: Final = re.compile(r"[lmnuw]|\d+")  # what a run makes in a directory of the user's (parity 2.1)
 
 
 def enter_private_namespace() -> None:
@@ -76,8 +76,8 @@ def _reap() -> None:
             os.close(fd)
 
 
-def claim(stack: ExitStack, directory: Path, variable: str, names: re.Pattern[str] = _BASE_NAMES) -> None:
-    """Take the user's `directory` for this run: nothing in it may have one of our `names`.
+def claim(stack: ExitStack, directory: Path, variable: str) -> None:
+    """Take the user's `directory` for this run: nothing in it may have one of the names that we use.
 
     What a killed run of ours left there is removed now, what this run makes when the stack is undone;
     nothing else is touched. Raises SetupError, which names the environment `variable`.
@@ -94,22 +94,22 @@ def claim(stack: ExitStack, directory: Path, variable: str, names: re.Pattern[st
         raise SetupError(f"{variable}: another run works in {directory}") from error
     except OSError as error:
         raise SetupError(f"{variable}: {error}") from error
-    present = [entry for entry in directory.iterdir() if names.fullmatch(entry.name)]
+    present = [entry for entry in directory.iterdir() if _NAMES.fullmatch(entry.name)]
     if present and not left_by_us:
         mark.unlink()
         raise SetupError(f"{variable}: {present[0]} is not ours; empty {directory} or name another directory")
     _remove(present)
-    stack.callback(_give_back, directory, names)
+    stack.callback(_give_back, directory)
 
 
-def _give_back(directory: Path, names: re.Pattern[str]) -> None:
-    _remove([entry for entry in directory.iterdir() if names.fullmatch(entry.name)])
+def _give_back(directory: Path) -> None:
+    _remove([entry for entry in directory.iterdir() if _NAMES.fullmatch(entry.name)])
     (directory / MARK).unlink(missing_ok=True)
 
 
 def _remove(entries: list[Path]) -> None:
     for entry in entries:
         if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
+            tree.remove(entry)
         else:
             entry.unlink()

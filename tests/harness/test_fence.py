@@ -96,7 +96,7 @@ def test_a_lower_that_was_dead_before_proves_nothing() -> None:
 @needs_xfs
 @isolated
 def test_a_lower_without_content_has_no_canary() -> None:
-    with ExitStack() as stack, pytest.raises(SetupError, match="no file with content"):
+    with ExitStack() as stack, pytest.raises(SetupError, match="has no file"):
         Shutdown(xfs(stack, Directory({"empty": Directory()})).lower).fence()
 
 

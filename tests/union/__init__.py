@@ -45,3 +45,21 @@ PARITY: tuple[Group, ...] = (
 """The classical suite's groups; their names and the numbers of their scenarios stay."""
 
 GROUPS: tuple[Group, ...] = (*PARITY, *beyond.GROUPS)
+
+_MODULES = (
+    *(file_opens, truncate, directory_opens, readlink, mkdir, rmdir, hard_links, unlink, rename_file, rename_new_dir),
+    *(rename_new_pop_dir, rename_mass, impermissible, rename_lower_dir, rename_move_dir, *beyond.MODULES),
+)
+
+
+def _family(group: Group) -> str:
+    """The module that declares the group."""
+    for module in _MODULES:
+        for value in vars(module).values():
+            if value is group or (isinstance(value, tuple) and group in value):
+                return module.__name__.rpartition(".")[2]
+    raise ValueError(f"{group.name} is in no family")
+
+
+FAMILIES = {group.name: _family(group) for group in GROUPS}
+"""Per group the name of its family."""

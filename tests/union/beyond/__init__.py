@@ -24,24 +24,26 @@ from tests.union.beyond import (
 )
 from union.scenario import Group
 
-GROUPS: tuple[Group, ...] = (
-    *nodes.GROUPS,
-    *owners.GROUPS,
-    *times.GROUPS,
-    *rename_flags.GROUPS,
-    *odd_names.GROUPS,
-    *xattrs.GROUPS,
-    *acls.GROUPS,
-    *flags.GROUPS,
-    *listings.GROUPS,
-    *held_files.GROUPS,
-    *held_directories.GROUPS,
-    *open_flags.GROUPS,
-    *temporary_files.GROUPS,
-    *syncing.GROUPS,
-    *mapped_files.GROUPS,
-    *file_space.GROUPS,
-    *copied_ranges.GROUPS,
-    *file_handles.GROUPS,
-    *watched.GROUPS,
+MODULES = (
+    nodes,
+    owners,
+    times,
+    rename_flags,
+    odd_names,
+    xattrs,
+    acls,
+    flags,
+    listings,
+    held_files,
+    held_directories,
+    open_flags,
+    temporary_files,
+    syncing,
+    mapped_files,
+    copied_ranges,
+    file_space,
+    file_handles,
+    watched,
 )
+
+GROUPS: tuple[Group, ...] = tuple(group for module in MODULES for group in module.GROUPS)
