@@ -76,7 +76,7 @@ def _nested(configuration: Configuration, options: tuple[Option, ...]) -> tuple[
 def _metacopy(configuration: Configuration, given: dict[str, str]) -> bool:
     on, off = given.get("metacopy") == "on", given.get("metacopy") == "off" or given.get("nfs_export") == "on"
     _contradiction(on and off, "metacopy=on", "metacopy=off or nfs_export=on")
-    if configuration.meta and not on:
+    if configuration.meta and not (on or off):
         if parameter("metacopy") is None:
             raise Unsupported("--meta: this kernel's overlay has no metacopy")
         given["metacopy"] = "on"

@@ -39,6 +39,7 @@ MAX_HANDLE = 128
 
 OVERLAYFS_MAGIC = 0x794C7630
 TMPFS_MAGIC = 0x01021994
+XFS_MAGIC = 0x58465342
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _c_off = ctypes.c_int64

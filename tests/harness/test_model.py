@@ -60,7 +60,7 @@ def open_directory() -> Iterator[Path]:
 
 def model_of(group: Group) -> Model:
     redirects = group.when is not When.NO_DIRECTORY_RENAMES
-    return Model(shown(group), redirects=redirects)
+    return Model(shown(group), redirects=redirects, indexed=("index", "on") in group.options)
 
 
 def shown(group: Group) -> tree.Directory:
@@ -84,7 +84,7 @@ def test_scenarios_and_model_agree(group: Group) -> None:
 OVERLAY_ALONE = [
     "chattr-lower",
     *(group.name for group in GROUPS if group.when is When.NO_DIRECTORY_RENAMES or group.needs),
-    *("make-whiteout", "rename-whiteout", "xattr-own-long", "statfs"),
+    *("make-whiteout", "rename-whiteout", "xattr-own-long", "statfs", "handle-not-exported"),
 ]
 
 

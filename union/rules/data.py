@@ -39,8 +39,6 @@ from union.rules.descriptors import Descriptor, Program, Spare, descriptor, file
 if TYPE_CHECKING:
     from union.model import Model
 
-NAME_MAX = 255
-
 
 @dataclass(slots=True)
 class Mapping(Handle):
@@ -156,7 +154,7 @@ def _holes(model: Model, operation: Operation) -> Value:
 def _statfs(model: Model, operation: Operation) -> Value:
     assert isinstance(operation, StatFs)
     model.existing(operation, follow=True)
-    return f"overlay, names of {NAME_MAX} bytes"
+    return "overlay"
 
 
 def _squeeze(model: Model, operation: Operation) -> Value:

@@ -32,6 +32,7 @@ from union.operations import (
     close,
     held_lists,
     held_looks,
+    hold,
     is_same,
     link,
     mkdir,
@@ -195,10 +196,12 @@ OF_FILES = (
         "opened for writing by its handle",
         lambda n: (
             encode(n.reg),
+            hold(n.reg, os.O_PATH, "pin"),  # its name is known and can be copied up
             decode(n.reg, W),
             writes(n.reg, b"new"),
             holds(n.reg, NEW),
             is_same(n.reg),
+            is_same(n.reg, "pin"),
         ),
     ),
     Scenario(

@@ -382,14 +382,14 @@ NO_SPACE = (
 def _can_be_filled(lower: Path, upper: Path) -> str | None:
     if upper.stat().st_dev == lower.stat().st_dev:
         return "lower is on the same filesystem: a copy may need no space"
-    return None if can_be_squeezed(str(upper)) else "upper is too large to be filled"
+    return None if can_be_squeezed(str(upper)) else "upper is too large, or cannot be filled to the block"
 
 
 # the filesystem -------------------------------------------------------------------------------------
 
 
 def overlay(path: Name) -> StatFs:
-    return StatFs(path=path, returns="overlay, names of 255 bytes")
+    return StatFs(path=path, returns="overlay")
 
 
 GROUPS = (
