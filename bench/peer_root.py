@@ -19,8 +19,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from union import syscalls
-from union.layers import enter_private_namespace
 from union.programs import find_program
+from union.workspace import enter_private_namespace
 
 IMAGE = "/lower.img"
 IMAGE_SIZE = 512 << 20  # bytes, sparse
