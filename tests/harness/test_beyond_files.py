@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from datasets.layers import merged
 from datasets.reference import C0, reference
 from datasets.tree import Directory, File, write
 from tests.harness.isolated import isolated, needs_mounts, needs_xfs
@@ -18,6 +19,7 @@ from tests.union.beyond import (
     copied_ranges,
     file_handles,
     file_space,
+    handle_kinds,
     held_directories,
     held_files,
     mapped_files,
@@ -78,6 +80,7 @@ FAMILIES = (
     file_space,
     copied_ranges,
     file_handles,
+    handle_kinds,
     watched,
 )
 OVERLAY_ALONE = ("statfs", "dedupe-refused", "handle-connectable", "handle-not-exported")
@@ -91,8 +94,13 @@ def stated(operation: Operation) -> tuple[Value, ...]:
     return (operation.expected().value,)
 
 
+def shown(group: Group) -> Directory:
+    """What the union of the group's layers shows at first."""
+    return merged([Directory({group.name: tree}) for tree in group.trees(group.name)])
+
+
 def model_of(group: Group, *, detached: bool) -> Model:
-    model = Model(Directory({group.name: group.trees(group.name)[0]}), indexed=("index", "on") in group.options)
+    model = Model(shown(group), indexed=("index", "on") in group.options)
     if detached:
         model.copy_up_all(None)
         model.detach()
@@ -145,7 +153,7 @@ def on_a_plain_filesystem(root: Path, layer: Path) -> None:
     for group in GROUPS:
         if group.name in OVERLAY_ALONE or any(need.probe(layer, layer) for need in group.needs):
             continue
-        write(Directory({group.name: group.trees(group.name)[0]}), root / group.name)
+        write(shown(group), root / group.name)
         for operations in each_scenario(group):
             held = Held()
             for operation in operations:

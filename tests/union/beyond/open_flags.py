@@ -108,6 +108,17 @@ CHANGED = (
         ),
     ),
     Scenario(
+        "O_NOATIME of the open, before and after the copy-up",
+        lambda n: (
+            hold(n.reg, R | os.O_NOATIME),
+            reads(n.reg, C0),
+            open_file(n.reg, W, writes=b"new"),
+            reads(n.reg, NEW),
+            set_flags(n.reg, NONBLOCK),
+            reads(n.reg, NEW),
+        ),
+    ),
+    Scenario(
         "with O_PATH none can be changed",
         lambda n: (hold(n.reg, O_PATH), SetStatusFlags(path=n.reg, held=FD, flags=APPEND, fails=EBADF)),
     ),
