@@ -18,6 +18,7 @@ from datasets.tree import Directory, File, HardLink, Node, Whiteout, link_target
 PRIVATE: Final = "trusted.overlay."
 OPAQUE: Final = f"{PRIVATE}opaque"
 REDIRECT: Final = f"{PRIVATE}redirect"
+METACOPY: Final = f"{PRIVATE}metacopy"  # on a file: its data is that of the file below
 WHITEOUT: Final = f"{PRIVATE}whiteout"  # on an empty file of a directory that is marked by OPAQUE "x"
 ESCAPED: Final = f"{PRIVATE}overlay."  # shown with one "overlay." less, so that overlays can be nested
 
@@ -39,6 +40,21 @@ def merged(lowers: Sequence[Directory]) -> Directory:
         ):
             raise ValueError(f"hard link {path} has lost the object it is a name of")
     return root
+
+
+def relocated(tree: Directory, name: str, to: str) -> Directory:
+    """The tree of the top directory `name`, for the same layer's top directory `to`: redirects lead into that."""
+    if name == to:
+        return tree
+    entries = {
+        entry: relocated(node, name, to) if isinstance(node, Directory) else node
+        for entry, node in tree.entries.items()
+    }
+    redirect = os.fsdecode(tree.xattrs.get(REDIRECT, b""))
+    if not redirect.startswith(f"/{name}/"):
+        return replace(tree, entries=entries)
+    moved = os.fsencode(f"/{to}/{redirect.removeprefix(f'/{name}/')}")
+    return replace(tree, entries=entries, xattrs={**tree.xattrs, REDIRECT: moved})
 
 
 def shown_xattrs(xattrs: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -64,28 +80,33 @@ class _Merger:
             if node is not None:
                 entries[name] = node
         top = parts[0][1]
-        return replace(top, entries=entries, xattrs=shown_xattrs(top.xattrs))
+        return replace(top, entries=entries, xattrs=shown_xattrs(top.xattrs), parts=len(parts))
 
     def _name(self, name: str, parts: Sequence[Part]) -> Node | None:
         """What the merge of `parts` shows under `name`; None if nothing."""
         found: list[Part] = []
+        hollow: File | None = None  # metadata whose data is further down
         where, below = name, list(parts)
         while below:
             layer, base = below.pop(0)
             node = self._lookup(base, where)
             if node is None:
                 continue
-            if isinstance(node, Directory):
+            if isinstance(node, Directory) and hollow is None:
                 found.append((layer, node))
                 if node.xattrs.get(OPAQUE) == b"y":
                     break
-                redirect = node.xattrs.get(REDIRECT)
-                if redirect is not None:
-                    where, below = self._redirected(where, os.fsdecode(redirect), layer, below)
-                continue
-            if found or _is_whiteout(node):
+            elif isinstance(node, File) and METACOPY in node.xattrs and not found:
+                hollow = hollow or node
+            elif found or _is_whiteout(node):
                 break
-            return _shown(node)
+            else:
+                return _shown(node, hollow)
+            redirect = node.xattrs.get(REDIRECT)
+            if redirect is not None:
+                where, below = self._redirected(where, os.fsdecode(redirect), layer, below)
+        if hollow:
+            raise ValueError(f"{name} has metadata, and no data below")
         return self.directory(found) if found else None
 
     def _redirected(self, where: str, redirect: str, layer: int, below: list[Part]) -> tuple[str, list[Part]]:
@@ -112,7 +133,12 @@ def _is_whiteout(node: Node) -> bool:
     return isinstance(node, Whiteout)
 
 
-def _shown(node: Node) -> Node:
+def _shown(node: Node, hollow: File | None) -> Node:
+    """A non-directory as the union shows it, with the metadata of `hollow` if that is above its data."""
+    if hollow:
+        if not isinstance(node, File):
+            raise ValueError("metadata of a file above what is no file")
+        node = replace(hollow, content=node.content)
     if isinstance(node, HardLink | Whiteout) or not node.xattrs:
         return node
     return replace(node, xattrs=shown_xattrs(node.xattrs))

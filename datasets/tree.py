@@ -85,7 +85,10 @@ class Whiteout:
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """A directory: its entries by name (no slashes), permission bits and numeric owner."""
+    """A directory: its entries by name (no slashes), permission bits and numeric owner.
+
+    `parts` is how many directories of several layers it stands for, see `datasets.layers`.
+    """
 
     entries: Mapping[str, Node] = field(default_factory=dict)
     mode: int = 0o755
@@ -94,6 +97,7 @@ class Directory:
     xattrs: Mapping[str, bytes] = field(default_factory=dict)
     mtime: int | None = None
     flags: int = 0
+    parts: int = field(default=1, compare=False)
 
 
 Object = File | Symlink | Special | Directory

@@ -88,7 +88,10 @@ def on_loop(stack: ExitStack, fstype: str, at: Path, image_dir: Path, name: str)
     with image.open("xb") as file:
         file.truncate(how.size)
     run_quietly(how.program, how.package, [*how.arguments, str(image)], f"{how.program} {image}")
-    return _mount_image(stack, image, fstype, at, how.options)
+    made = _mount_image(stack, image, fstype, at, how.options)
+    if fstype == "ext4":
+        (at / "lost+found").rmdir()  # the union would show it
+    return made
 
 
 def packed(stack: ExitStack, fstype: str, tree: Path, at: Path, image_dir: Path, name: str) -> Layer:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
@@ -31,6 +32,7 @@ from union.namecalls import KEPT_FLAGS
 from union.syscalls import Dirent
 from union.witness import OVERLAY_XATTRS, Observation, UpperState, Witness
 
+CLOCK_REALTIME_COARSE = 5  # clock_gettime(2); the time module lacks it
 WHITEOUT_TYPES = {0, 2}  # d_type of a whiteout that leaks into a listing: unknown or character device
 
 
@@ -102,6 +104,7 @@ class Judge:
         """
         self.unique = unique
         self._rotated = False
+        self._began = 0
         self.layered = layered
         self.origins = origins
         self.model = model
@@ -110,6 +113,12 @@ class Judge:
         self.renumbers = renumbers
         self._seen: dict[Inode, Seen] = {}
         self._stated: dict[Inode, Times] = {}  # the given times that were compared already
+
+    def begin(self) -> None:
+        """An operation comes next: times that it sets to now are not earlier than this one of the coarse clock,
+        which is the least that filesystems take theirs from.
+        """
+        self._began = time.clock_gettime_ns(CLOCK_REALTIME_COARSE)
 
     def remounted(self, devices: DeviceRule, upperdir: str, *, rotated: bool = False) -> None:
         """The union was mounted again: `devices` hold now, and if it was `rotated` on another upper layer.
@@ -126,6 +135,8 @@ class Judge:
                 seen.number = None
             if rotated:
                 seen.in_upper = False
+        if rotated:
+            self._seen.pop(self.model.root, None)  # the root of the new upper layer
 
     def number(self, inode: Inode) -> int | None:
         """The st_ino last seen of the object, None if it was never seen or may have changed since."""
@@ -201,11 +212,14 @@ class Judge:
     def _loose(self, place: Place, entry: Dirent) -> bool:
         """Whether it is the `..` of a directory that is not in upper, for which kernels give a lower's own number.
 
-        Below the root and after a rotation the parent has another one. Seen with 6.12 to 7.2; D3 promises more,
-        but only of what was migrated.
+        Below the root, in a merge of lower directories and after a rotation the parent has another one. Seen
+        with 6.12 to 7.2; D3 promises more, but only of what was migrated.
         """
-        kept = place.inode is not None and place.inode.in_upper
-        return entry.name == ".." and not kept and (self._rotated or place.parent is self.model.root)
+        directory = place.inode
+        if entry.name != ".." or not isinstance(directory, DirectoryInode) or directory.in_upper:
+            return False
+        merged = directory.lower is not None and directory.lower.parts > 1
+        return merged or self._rotated or place.parent is self.model.root
 
     def _unwanted(self, path: str, place: Place, entry: Dirent) -> str:
         assert isinstance(place.inode, DirectoryInode)
@@ -310,8 +324,8 @@ class Judge:
         elif was.version != now.version and now.mtime < was.mtime:
             yield f"{path}: mtime went back from {was.mtime} to {now.mtime}"
         touched = isinstance(inode, FileInode) and inode.touched and was.version != now.version
-        if touched and (now.mtime == was.mtime or status.st_atime_ns < now.mtime):
-            yield f"{path}: times {status.st_atime_ns}, {now.mtime} were not both set to now"
+        if touched and min(now.mtime, status.st_atime_ns) < self._began:
+            yield f"{path}: times {status.st_atime_ns}, {now.mtime} were not both set to now, {self._began}"
         self._seen[inode] = now
 
     def _times(self, path: str, stated: Times, status: os.stat_result) -> Iterator[str]:

@@ -117,6 +117,7 @@ class Runner:
             raise Disagreement(
                 Outcome.ERROR, [f"{operation.path}: the scenario says {wanted} but the model predicts {predicted}"]
             )
+        self.judge.begin()
         given = operation.perform(self.judge.witness.root, held)
         self.tell(OperationEnded(str(given)))
         if given != predicted:

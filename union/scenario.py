@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from datasets.layers import relocated
 from datasets.reference import FIRST_SET, reference_top
 from datasets.tree import Directory
 from union.names import Names
@@ -26,11 +27,13 @@ class Need:
     """Something that not every kernel or filesystem has, found out by doing.
 
     `probe` gets the roots of the empty lower and upper filesystems, in which it may make what it removes
-    again; it answers None, or why the need is not met.
+    again; it answers None, or why the need is not met. `lacking` are filesystems that do not have it as a lower
+    and cannot be probed, because they are packed when their content is known.
     """
 
     words: str
     probe: Callable[[Path, Path], str | None]
+    lacking: frozenset[str] = frozenset()
 
 
 class When(Enum):
@@ -62,7 +65,9 @@ class Group:
 
     `lowers` is what that directory holds in each lower layer, the topmost layer first; empty for the
     numbered sets of the reference dataset. `options` are mount options that its union needs, `needs` what
-    else must be there. A lower that cannot be migrated as a whole has `detaches` False.
+    else must be there. A lower that cannot be migrated as a whole has `detaches` False. What only a single
+    overlay on these very layers does is `overlay_alone`: a plain filesystem does otherwise, and a nested overlay
+    or another implementation may.
     """
 
     name: str
@@ -74,6 +79,7 @@ class Group:
     options: tuple[tuple[str, str], ...] = ()
     needs: tuple[Need, ...] = ()
     detaches: bool = True
+    overlay_alone: bool = False
 
     def __post_init__(self) -> None:
         if not self.name or not self.scenarios or not self.sentence:
@@ -87,7 +93,7 @@ class Group:
 
     def trees(self, top: str) -> tuple[Directory, ...]:
         """What the directory `top` must hold in each lower layer, the topmost layer first."""
-        return self.lowers or (reference_top(top, self.sets()),)
+        return tuple(relocated(tree, self.name, top) for tree in self.lowers) or (reference_top(top, self.sets()),)
 
     def sets(self) -> int:
         """How many numbered sets its dataset must hold."""

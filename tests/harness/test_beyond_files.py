@@ -83,7 +83,6 @@ FAMILIES = (
     handle_kinds,
     watched,
 )
-OVERLAY_ALONE = ("statfs", "dedupe-refused", "handle-connectable", "handle-not-exported")
 GROUPS: tuple[Group, ...] = tuple(group for family in FAMILIES for group in family.GROUPS)
 
 
@@ -151,7 +150,7 @@ def test_declared_well(group: Group) -> None:
 def on_a_plain_filesystem(root: Path, layer: Path) -> None:
     """Every scenario that the filesystem can carry out gives what it states; a lower plays no part."""
     for group in GROUPS:
-        if group.name in OVERLAY_ALONE or any(need.probe(layer, layer) for need in group.needs):
+        if group.overlay_alone or any(need.probe(layer, layer) for need in group.needs):
             continue
         write(shown(group), root / group.name)
         for operations in each_scenario(group):

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from datasets.layers import ESCAPED, OPAQUE, PRIVATE, REDIRECT, WHITEOUT, merged, shown_xattrs
+from datasets.layers import ESCAPED, METACOPY, OPAQUE, PRIVATE, REDIRECT, WHITEOUT, merged, relocated, shown_xattrs
 from datasets.reference import C0, C1, CLASSICAL, FIRST_SET, reference, reference_set
 from datasets.tree import (
     IMMUTABLE,
@@ -234,6 +234,14 @@ MERGES: dict[str, tuple[list[Directory], dict[str, Node]]] = {
         [Directory({"new": Directory({"f": A}, xattrs={REDIRECT: b"old"})}), Directory({"old": B})],
         {"new": Directory({"f": A}), "old": B},
     ),
+    "metadata above its data": (
+        [
+            Directory({"f": File(b"\0", 0o600, xattrs={METACOPY: b"", REDIRECT: b"g"}), "g": Whiteout()}),
+            Directory({"g": File(b"\0", xattrs={METACOPY: b""})}),
+            Directory({"g": A}),
+        ],
+        {"f": File(b"a", 0o600)},
+    ),
     "a hard link keeps its other name": (
         [Directory({"f": A}), Directory({"d": Directory({"g": B, "h": HardLink("g")})})],
         {"f": A, "d": Directory({"g": B, "h": HardLink("g")})},
@@ -257,9 +265,22 @@ def test_private_xattrs_are_hidden_and_escaped_ones_shown() -> None:
 def test_what_cannot_be_described_is_refused() -> None:
     with pytest.raises(ValueError, match="hard link h has lost"):
         merged([Directory({"g": Whiteout()}), Directory({"g": A, "h": HardLink("g")})])
+    with pytest.raises(ValueError, match="no data below"):
+        merged([Directory({"f": File(xattrs={METACOPY: b""})})])
     marked = Directory({"old": Directory()}, xattrs=OPAQUE_Y)
     with pytest.raises(ValueError, match="mark of its own"):
         merged([Directory({"n": Directory(xattrs={REDIRECT: b"/d/old"})}), Directory({"d": marked})])
+
+
+def test_absolute_redirects_follow_their_top_directory() -> None:
+    def tree(top: str) -> Directory:
+        return Directory({"d": Directory({}, xattrs={REDIRECT: f"/{top}/old".encode()}), "f": A, "e": Directory()})
+
+    low = Directory({"old": Directory({"g": B})})
+    assert dict(walk(merged([Directory({"x": tree("x")}), Directory({"x": low})])))["x/d"] == Directory({"g": B})
+    assert relocated(tree("x"), "x", "x.1") == tree("x.1")
+    other = Directory({"d": Directory({}, xattrs={REDIRECT: b"/xx/old"})})
+    assert relocated(other, "x", "x.1") == other
 
 
 def test_zeroes_of_a_large_file_are_holes(tmp_path: Path) -> None:

@@ -180,6 +180,7 @@ def test_a_symlink_is_followed_to_its_target_each_time() -> None:
 
 def test_complains_of_the_times_of_a_change() -> None:
     judge, witness = staged(touch(S.reg))
+    judge.begin()
     witness.staged[S.reg] = witness.true(S.reg, atime=1)
     assert any("not both set to now" in line for line in judge.names([S.reg]))
     judge, witness = staged(open_file(S.reg, W, writes=b"x"))

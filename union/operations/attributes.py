@@ -74,12 +74,13 @@ class SetTimes(Spelled):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Looks(Spelled):
     """statx(2): type letter, mode, owner, and links, size or device number where these are the same on
-    every filesystem.
+    every filesystem; with `flags` also whether it is immutable or append-only, which erofs says of all it has.
     """
 
     word: ClassVar[str] = "statx"
     shows: str | None = None
     follow: bool = False
+    flags: bool = False
 
     def expected(self) -> Result:
         return Result(self.fails, None if self.fails else self.shows)
@@ -87,10 +88,11 @@ class Looks(Spelled):
     def call(self, root: str, held: Held) -> Value:
         with acting_as(self.unprivileged):
             seen = namecalls.statx(f"{root}/{self.path}", follow=self.follow)
+        attributes = seen.attributes if self.flags else 0
         return looks(
             seen.mode, seen.uid, seen.gid, seen.nlink, seen.size, seen.rdev,
-            immutable=bool(seen.attributes & namecalls.STATX_ATTR_IMMUTABLE),
-            append=bool(seen.attributes & namecalls.STATX_ATTR_APPEND),
+            immutable=bool(attributes & namecalls.STATX_ATTR_IMMUTABLE),
+            append=bool(attributes & namecalls.STATX_ATTR_APPEND),
         )  # fmt: skip
 
     def details(self) -> list[str]:
@@ -251,9 +253,9 @@ def set_times(
     return SetTimes(path=path, atime=atime, mtime=mtime, follow=follow, fails=fails, unprivileged=unprivileged)
 
 
-def shows(path: Name, words: str, *, follow: bool = False) -> Looks:
-    """The object looks like this: `f 0644 1:1 x1 12` (see `looks`)."""
-    return Looks(path=path, shows=words, follow=follow)
+def shows(path: Name, words: str, *, follow: bool = False, flags: bool = False) -> Looks:
+    """The object looks like this: `f 0644 1:1 x1 12` (see `looks`), with `flags` perhaps immutable or append."""
+    return Looks(path=path, shows=words, follow=follow, flags=flags)
 
 
 def setxattr(

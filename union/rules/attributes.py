@@ -92,7 +92,7 @@ def _set_times(model: Model, operation: Operation) -> Value:
 def _looks(model: Model, operation: Operation) -> Value:
     assert isinstance(operation, Looks)
     _, inode = model.existing(operation, follow=operation.follow)
-    size, rdev = 0, 0
+    size, rdev, flags = 0, 0, inode.flags if operation.flags else 0
     if isinstance(inode, FileInode):
         size = len(inode.content)
     elif isinstance(inode, LinkInode):
@@ -101,7 +101,7 @@ def _looks(model: Model, operation: Operation) -> Value:
         rdev = inode.rdev
     return looks(
         inode.TYPE | inode.mode, inode.uid, inode.gid, inode.nlink, size, (os.major(rdev), os.minor(rdev)),
-        immutable=bool(inode.flags & IMMUTABLE), append=bool(inode.flags & APPEND_ONLY),
+        immutable=bool(flags & IMMUTABLE), append=bool(flags & APPEND_ONLY),
     )  # fmt: skip
 
 

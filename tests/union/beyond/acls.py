@@ -125,6 +125,7 @@ def allowed(n: Names) -> Operations:
         chmod(path, 0o664),
         open_file(path, RW, writes=b"L", unprivileged=True),
         truncate(path, 4, unprivileged=True),
+        set_times(path, None, 10**18),
         touch(path, unprivileged=True),
         setxattr(path, ACCESS, NOT_ONE),
         open_file(path, R, fails=EACCES, unprivileged=True),

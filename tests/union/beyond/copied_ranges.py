@@ -373,5 +373,6 @@ GROUPS = (
         ),
         lowers=(FILES,),
         needs=(Need("an upper whose files share nothing", _shares_not),),
+        overlay_alone=True,
     ),
 )

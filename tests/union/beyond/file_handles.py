@@ -387,7 +387,9 @@ EXPORTS = Need("a union that can be exported", exports)
 
 
 def exported(name: str, sentence: str, scenarios: tuple[Scenario, ...], when: When = When.ALWAYS) -> Group:
-    return Group(name, sentence, scenarios, when, lowers=(LOWER,), options=EXPORTED, needs=(EXPORTS,))
+    return Group(
+        name, sentence, scenarios, when, lowers=(LOWER,), options=EXPORTED, needs=(EXPORTS,), overlay_alone=True
+    )
 
 
 GROUPS = (

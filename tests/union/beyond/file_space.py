@@ -460,5 +460,6 @@ GROUPS = (
                 ),
             ),
         ),
+        overlay_alone=True,
     ),
 )

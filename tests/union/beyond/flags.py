@@ -69,7 +69,7 @@ def immutable_file(path: Name, beside: Name, content: bytes) -> Operations:
     size = len(content)
     return (
         lsattr(path, IMMUTABLE),
-        shows(path, f"f 0644 0:0 x1 {size} immutable"),
+        shows(path, f"f 0644 0:0 x1 {size} immutable", flags=True),
         holds(path, content),
         open_file(path, W, fails=EPERM),
         open_file(path, RWA, fails=EPERM),
@@ -96,12 +96,12 @@ def append_only_file(path: Name, beside: Name, content: bytes) -> Operations:
     size = len(content)
     return (
         lsattr(path, APPEND_ONLY),
-        shows(path, f"f 0644 0:0 x1 {size} append"),
+        shows(path, f"f 0644 0:0 x1 {size} append", flags=True),
         open_file(path, W, fails=EPERM),
         open_file(path, WA | TRUNC, fails=EPERM),
         truncate(path, 0, EPERM),
-        open_file(path, RWA, writes=b"+"),
         touch(path),
+        open_file(path, RWA, writes=b"+"),
         holds(path, content + b"+"),
         chmod(path, 0o600, EPERM),
         set_times(path, None, 10**18, EPERM),
@@ -114,7 +114,7 @@ def append_only_file(path: Name, beside: Name, content: bytes) -> Operations:
         lsattr(path, NOATIME),
         chmod(path, 0o600),
         rename(path, beside),
-        shows(beside, f"f 0600 0:0 x1 {size + 1}"),
+        shows(beside, f"f 0600 0:0 x1 {size + 1}", flags=True),
     )
 
 
@@ -122,7 +122,7 @@ def immutable_directory(path: Name, outside: Name) -> Operations:
     """Its names are fixed, what they name is not."""
     return (
         lsattr(path, IMMUTABLE),
-        shows(path, "d 0755 0:0 immutable"),
+        shows(path, "d 0755 0:0 immutable", flags=True),
         make_file(path / "new", 0o644, EPERM),
         make_dir(path / "new", 0o755, EPERM),
         unlink(path / "in", EPERM),
@@ -136,7 +136,7 @@ def immutable_directory(path: Name, outside: Name) -> Operations:
         chattr(path, 0),
         rename(path / "in", path / "other"),
         lists(path, "other", "sub/"),
-        shows(path, "d 0755 0:0"),
+        shows(path, "d 0755 0:0", flags=True),
     )
 
 
@@ -179,9 +179,9 @@ def taken_away(n: Names) -> Operations:
     return (
         chattr(path, IMMUTABLE | APPEND_ONLY | NOATIME),
         lsattr(path, IMMUTABLE | APPEND_ONLY | NOATIME),
-        shows(path, "f 0644 0:0 x1 5 immutable append"),
+        shows(path, "f 0644 0:0 x1 5 immutable append", flags=True),
         chattr(path, APPEND_ONLY),
-        shows(path, "f 0644 0:0 x1 5 append"),
+        shows(path, "f 0644 0:0 x1 5 append", flags=True),
         chattr(path, 0),
         lsattr(path, 0),
         open_file(path, RW, writes=b"L"),

@@ -198,6 +198,7 @@ GROUPS = (
         lowers=(UPPERMOST, LOWERMOST),
         options=EXPORTED,
         needs=(EXPORTS,),
+        overlay_alone=True,
     ),
     Group(
         "handle-connectable",
@@ -221,6 +222,7 @@ GROUPS = (
         lowers=(LOWER,),
         options=EXPORTED,
         needs=(CONNECTABLE,),
+        overlay_alone=True,
     ),
     Group(
         "handle-links",
@@ -228,6 +230,7 @@ GROUPS = (
         LINKS,
         options=EXPORTED,
         needs=(Need("an export that counts links", _counts_links),),
+        overlay_alone=True,
     ),
     Group(
         "handle-not-exported",
@@ -237,5 +240,6 @@ GROUPS = (
             *IDENTITIES,
         ),
         options=NOT_EXPORTED,
+        overlay_alone=True,
     ),
 )

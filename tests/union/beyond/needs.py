@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from datasets.acl import ACCESS, acl
-from datasets.tree import NOATIME
-from union import namecalls
+from datasets.layers import OPAQUE, WHITEOUT
+from datasets.tree import NOATIME, Directory, File, write
+from union import namecalls, syscalls
+from union.operations import remove_tree
 from union.scenario import Need
 
 PROBE = ".probe"  # made in the root of each filesystem and removed again
@@ -38,14 +40,58 @@ def _xattrs(path: Path) -> None:
         os.setxattr(path, key, b"x")
 
 
+def _linked_symlink(path: Path) -> None:
+    one, two = path.with_name(".probe-link"), path.with_name(".probe-link2")
+    one.symlink_to("nowhere")
+    try:
+        os.link(one, two, follow_symlinks=False)
+        two.unlink()
+    finally:
+        one.unlink()
+
+
+def _long_name(path: Path) -> None:
+    long = path.with_name("n" * 255)
+    long.touch()
+    long.unlink()
+
+
 def _flags(path: Path) -> None:
     before = namecalls.get_flags(str(path))
     namecalls.set_flags(str(path), before | NOATIME)
     namecalls.set_flags(str(path), before)
 
 
+def _whiteouts_by_xattr(lower: Path, _upper: Path) -> str | None:
+    """Linux 6.8 brought them: two lower layers of which the topmost hides a name of the other."""
+    root = lower / PROBE
+    layers = Directory({
+        "top": Directory({"d": Directory({"gone": File(xattrs={WHITEOUT: b"y"})}, xattrs={OPAQUE: b"x"})}),
+        "low": Directory({"d": Directory({"gone": File()})}),
+        "union": Directory(),
+    })  # fmt: skip
+    root.mkdir()
+    try:
+        write(layers, root)
+        syscalls.mount("overlay", root / "union", "overlay", 0, f"lowerdir={root}/top:{root}/low")
+        try:
+            shown = os.listdir(root / "union/d")
+        finally:
+            syscalls.umount(root / "union")
+    except OSError as error:
+        return str(error)
+    finally:
+        remove_tree(str(root))
+    return "this kernel shows the names that they hide" if shown else None
+
+
+XWHITEOUTS = Need("whiteouts kept as xattrs", _whiteouts_by_xattr)
 XATTRS = Need("xattrs of the namespaces user, trusted and security", _in_both(_xattrs))
 ACLS = Need(
-    "POSIX ACLs", _in_both(lambda path: os.setxattr(path, ACCESS, acl("u::rw-,u:1:r--,g::r--,m::r--,o::---")))
+    "POSIX ACLs",
+    _in_both(lambda path: os.setxattr(path, ACCESS, acl("u::rw-,u:1:r--,g::r--,m::r--,o::---"))),
+    frozenset({"squashfs", "erofs"}),  # to set one on a lower object takes a lower that could store it
 )
-FLAGS = Need("file flags as chattr(1) sets them", _in_both(_flags))
+LONG_NAMES = Need("names of 255 bytes", _in_both(_long_name), frozenset({"erofs"}))  # its mkfs fails on them
+LINKED_SYMLINKS = Need("hard links of symlinks", _in_both(_linked_symlink), frozenset({"squashfs"}))
+FLAGS = Need("file flags as chattr(1) sets them", _in_both(_flags), frozenset({"squashfs", "erofs"}))

@@ -31,7 +31,7 @@ from union.operations import (
     symlink,
     unlink,
 )
-from union.scenario import Group, Scenario, When
+from union.scenario import Group, Scenario
 
 Operations = Sequence[Operation]
 
@@ -150,7 +150,7 @@ def refused(n: Names) -> Operations:
         symlink("x" * 4096, here / "new", ENAMETOOLONG),
         make_file(here / "file/new", 0o644, ENOTDIR),
         make_dir(here / "nowhere/new", 0o755, ENOENT),
-        mknod(here / ("n" * 256), stat.S_IFIFO, 0o644, 0, ENAMETOOLONG),
+        mknod(here / ("n" * 260), stat.S_IFIFO, 0o644, 0, ENAMETOOLONG),
         make_file(own(n) / "dangling", 0o644, EEXIST),
         symlink("x", own(n) / "link", EEXIST),
         absent(here / "new"),
@@ -205,8 +205,8 @@ def looks_like_a_whiteout(n: Names) -> Operations:
     )
 
 
-def group(name: str, sentence: str, *scenarios: Scenario, when: When = When.ALWAYS) -> Group:
-    return Group(name, sentence, scenarios, when=when, lowers=(sets(len(scenarios), tree),))
+def group(name: str, sentence: str, *scenarios: Scenario, overlay_alone: bool = False) -> Group:
+    return Group(name, sentence, scenarios, lowers=(sets(len(scenarios), tree),), overlay_alone=overlay_alone)
 
 
 GROUPS = (
@@ -231,5 +231,6 @@ GROUPS = (
         "make-whiteout",
         "Make what an overlay would take for a whiteout.",
         Scenario("character device 0:0", looks_like_a_whiteout),
+        overlay_alone=True,
     ),
 )

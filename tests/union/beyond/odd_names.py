@@ -9,6 +9,7 @@ from errno import EEXIST, ENAMETOOLONG, ENOENT, ENOTEMPTY
 
 from datasets.reference import FIRST_SET
 from datasets.tree import Directory, File, Node, Symlink
+from tests.union.beyond.needs import LONG_NAMES
 from tests.union.beyond.sets import own
 from tests.union.phrases import absent, absent_dir, holds
 from union.names import Names
@@ -36,10 +37,12 @@ from union.scenario import Group, Scenario, When
 
 Operations = Sequence[Operation]
 
-NAMES: tuple[tuple[str, str], ...] = (
+LONG: tuple[tuple[str, str], ...] = (
     ("255 bytes", "n" * 255),
     ("255 bytes of 2 each, and one", "ä" * 127 + "x"),
     ("255 bytes that are no UTF-8", os.fsdecode(b"\xff\xfe" * 127 + b"\x80")),
+)
+NAMES: tuple[tuple[str, str], ...] = (
     ("half a UTF-8 letter", os.fsdecode(b"half\xc3")),
     ("control characters", "tab\tbell\x07delete\x7f"),
     ("newlines", "two\nlines\n"),
@@ -114,7 +117,7 @@ def moved(words: str, name: str) -> Scenario:
     def script(n: Names) -> Operations:
         dirs, files = own(n) / "dirs", own(n) / "files"
         # A redirect has 256 bytes at most: too few for a long name in another directory.
-        other = dirs if len(os.fsencode(name)) > 100 else dirs / "dir"
+        other = dirs if (words, name) in LONG else dirs / "dir"
         return (
             rename(dirs / name, dirs / "plain"),
             lists(dirs / "plain", name),
@@ -134,13 +137,13 @@ def moved(words: str, name: str) -> Scenario:
 
 
 def too_long(n: Names) -> Operations:
-    files, name = own(n) / "files", "n" * 256
+    files, name = own(n) / "files", "n" * 260
     return (
         make_file(files / name, 0o644, ENAMETOOLONG),
         make_dir(files / name, 0o755, ENAMETOOLONG),
         rename(files / "file", files / name, ENAMETOOLONG),
         link(files / "file", files / name, ENAMETOOLONG),
-        symlink("x", files / ("ä" * 128), ENAMETOOLONG),
+        symlink("x", files / ("ä" * 130), ENAMETOOLONG),
         unlink(files / name, ENAMETOOLONG),
         holds(files / "file", b"usual"),
     )
@@ -227,6 +230,21 @@ GROUPS = (
         tuple(moved(*name) for name in NAMES),
         when=When.DIRECTORY_RENAMES,
         lowers=(ODD,),
+    ),
+    Group(
+        "long-names",
+        "Use the longest names for files, directories and symlinks.",
+        tuple(used(*name) for name in LONG),
+        lowers=(numbered([tree(name) for _, name in LONG]),),
+        needs=(LONG_NAMES,),
+    ),
+    Group(
+        "long-names-redirect",
+        "Rename lower directories from and to the longest names.",
+        tuple(moved(*name) for name in LONG),
+        when=When.DIRECTORY_RENAMES,
+        lowers=(numbered([tree(name) for _, name in LONG]),),
+        needs=(LONG_NAMES,),
     ),
     Group(
         "odd-targets",

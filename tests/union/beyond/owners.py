@@ -346,15 +346,15 @@ def sticky(words: str, here: str, unsticky: bool) -> Scenario:
             chmod(tmp, 0o777 if unsticky else 0o1777),
             make_file(tmp / "mine", unprivileged=True),
             Make(path=tmp / "mydir", type=0o040000, mode=0o755, unprivileged=True),
-            Rename(path=tmp / "theirs", to=tmp / "moved", fails=others, unprivileged=True),
-            Rename(path=tmp / "mine", to=tmp / "theirs", fails=others, unprivileged=True),
-            Rename(path=tmp / "theirdir", to=tmp / "moveddir", fails=others, unprivileged=True),
-            Unlink(path=tmp / "theirlink", fails=others, unprivileged=True),
-            RemoveDirectory(path=tmp / "theirdir", fails=ENOENT if unsticky else EPERM, unprivileged=True),
-            Unlink(path=tmp / ("theirs" if unsticky else "mine"), unprivileged=True),
+            Rename(path=tmp / "theirs", to=tmp / "other", fails=others, unprivileged=True),
+            Rename(path=tmp / "mine", to=tmp / ("other" if unsticky else "theirs"), fails=others, unprivileged=True),
+            Rename(path=tmp / "theirlink", to=tmp / "moved", fails=0 if unsticky else EPERM, unprivileged=True),
+            Unlink(path=tmp / ("moved" if unsticky else "theirlink"), fails=others, unprivileged=True),
+            RemoveDirectory(path=tmp / "theirdir", fails=others, unprivileged=True),
+            Unlink(path=tmp / ("other" if unsticky else "mine"), unprivileged=True),
             Rename(path=tmp / "mydir", to=tmp / "mydir2", unprivileged=True),
             RemoveDirectory(path=tmp / "mydir2", unprivileged=True),
-            lists(tmp, *(("moved", "moveddir/") if unsticky else ("theirs", "theirdir/", "theirlink@"))),
+            lists(tmp, *(() if unsticky else ("theirs", "theirdir/", "theirlink@"))),
         )
 
     return Scenario(words, script)

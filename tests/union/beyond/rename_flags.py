@@ -195,9 +195,10 @@ def round_three_layers_of_names(n: Names) -> Operations:
     )
 
 
-def group(name: str, sentence: str, *scenarios: Scenario) -> Group:
+def group(name: str, sentence: str, *scenarios: Scenario, overlay_alone: bool = False) -> Group:
     lowers = (sets(len(scenarios), tree),)
-    return Group(name, sentence, scenarios, when=When.DIRECTORY_RENAMES, lowers=lowers)
+    when = When.DIRECTORY_RENAMES
+    return Group(name, sentence, scenarios, when=when, lowers=lowers, overlay_alone=overlay_alone)
 
 
 GROUPS = (
@@ -224,5 +225,6 @@ GROUPS = (
         "rename-whiteout",
         "Ask an overlay for a whiteout, and for flags that contradict each other.",
         *(whited_out(kind) for kind in KINDS),
+        overlay_alone=True,
     ),
 )

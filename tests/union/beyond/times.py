@@ -39,7 +39,7 @@ OLD = 1_000_000_000_123_456_789
 OLDER = 999_999_999_987_654_321
 ANCIENT = 1  # the first nanosecond
 LATE = 4_000_000_000_000_000_001  # after 2038 and after 2106, when 32 bits of seconds end
-LOWER = 1_111_111_111_222_222_222
+LOWER = 1_111_111_111_000_000_000  # squashfs has whole seconds
 
 
 def tree() -> Directory:
