@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 from collections.abc import Callable, Iterator, Sequence
@@ -47,6 +48,7 @@ from union.operations import (
     HandleEvents,
     Held,
     Map,
+    OpenWithLeave,
     Operation,
     R,
     ReadByData,
@@ -292,3 +294,13 @@ def test_the_whole_of_a_large_file_is_compared(tmp_path: Path) -> None:
     told = difference(witness.observe("file").content or b"", content)
     assert told == "of 1048576 bytes instead of 1048576, from byte 1048575 on b'y' instead of b'x'"
     assert difference(b"a", b"b") == "b'a' instead of b'b'"
+
+
+@needs_mounts
+@isolated
+def test_a_listener_that_nobody_asks_is_let_go() -> None:
+    with ExitStack() as stack:
+        root = scratch_directory(stack)
+        (root / "dir").mkdir()
+        given = OpenWithLeave(path=Name("dir"), allow=True).perform(str(root), Held())
+        assert given.errno in (errno.EISDIR, errno.EINVAL)  # the latter if the kernel has no such events
