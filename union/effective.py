@@ -29,6 +29,11 @@ class Effective:
     nested_options: tuple[Option, ...] = ()  # of the lower overlay in a nested run
 
     @property
+    def index_all(self) -> bool:
+        """Whether every object that is copied up has an index entry, for file handles."""
+        return ("nfs_export", "on") in self.options
+
+    @property
     def namespace(self) -> str:
         """Where the overlay keeps its xattrs."""
         return "user" if ("userxattr", "") in self.options else "trusted"
