@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from datasets.layers import merged
 from datasets.reference import C0, reference
 from datasets.tree import Directory, File, write
 from tests.harness.isolated import isolated, needs_mounts, needs_xfs
@@ -18,6 +20,7 @@ from tests.union.beyond import (
     copied_ranges,
     file_handles,
     file_space,
+    handle_kinds,
     held_directories,
     held_files,
     mapped_files,
@@ -45,6 +48,7 @@ from union.operations import (
     HandleEvents,
     Held,
     Map,
+    OpenWithLeave,
     Operation,
     R,
     ReadByData,
@@ -78,9 +82,9 @@ FAMILIES = (
     file_space,
     copied_ranges,
     file_handles,
+    handle_kinds,
     watched,
 )
-OVERLAY_ALONE = ("statfs", "dedupe-refused", "handle-connectable", "handle-not-exported")
 GROUPS: tuple[Group, ...] = tuple(group for family in FAMILIES for group in family.GROUPS)
 
 
@@ -91,8 +95,13 @@ def stated(operation: Operation) -> tuple[Value, ...]:
     return (operation.expected().value,)
 
 
+def shown(group: Group) -> Directory:
+    """What the union of the group's layers shows at first."""
+    return merged([Directory({group.name: tree}) for tree in group.trees(group.name)])
+
+
 def model_of(group: Group, *, detached: bool) -> Model:
-    model = Model(Directory({group.name: group.trees(group.name)[0]}), indexed=("index", "on") in group.options)
+    model = Model(shown(group), indexed=("index", "on") in group.options)
     if detached:
         model.copy_up_all(None)
         model.detach()
@@ -143,9 +152,9 @@ def test_declared_well(group: Group) -> None:
 def on_a_plain_filesystem(root: Path, layer: Path) -> None:
     """Every scenario that the filesystem can carry out gives what it states; a lower plays no part."""
     for group in GROUPS:
-        if group.name in OVERLAY_ALONE or any(need.probe(layer, layer) for need in group.needs):
+        if group.overlay_alone or any(need.probe(layer, layer) for need in group.needs):
             continue
-        write(Directory({group.name: group.trees(group.name)[0]}), root / group.name)
+        write(shown(group), root / group.name)
         for operations in each_scenario(group):
             held = Held()
             for operation in operations:
@@ -285,3 +294,13 @@ def test_the_whole_of_a_large_file_is_compared(tmp_path: Path) -> None:
     told = difference(witness.observe("file").content or b"", content)
     assert told == "of 1048576 bytes instead of 1048576, from byte 1048575 on b'y' instead of b'x'"
     assert difference(b"a", b"b") == "b'a' instead of b'b'"
+
+
+@needs_mounts
+@isolated
+def test_a_listener_that_nobody_asks_is_let_go() -> None:
+    with ExitStack() as stack:
+        root = scratch_directory(stack)
+        (root / "dir").mkdir()
+        given = OpenWithLeave(path=Name("dir"), allow=True).perform(str(root), Held())
+        assert given.errno in (errno.EISDIR, errno.EINVAL)  # the latter if the kernel has no such events

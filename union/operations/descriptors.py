@@ -7,7 +7,6 @@ import errno as errnos
 import fcntl
 import mmap
 import os
-import shlex
 import signal
 import stat
 import struct
@@ -16,7 +15,7 @@ from typing import ClassVar, Final, Literal
 
 from union import filecalls, syscalls
 from union.names import Name
-from union.operations.base import Held, Operation, R, Result, Value, acting_as
+from union.operations.base import Held, Operation, R, Result, Value, acting_as, shell_line
 
 STATUS_FLAGS: Final = os.O_APPEND | os.O_NONBLOCK | os.O_DIRECT  # those that fcntl can change
 LONGEST_WORD: Final = 60  # of a value in a reproducer line
@@ -46,7 +45,7 @@ class Step(Operation):
                 words.append(f"{field.name}={_shown(value)}")
         if self.fails:
             words += ["-E", errnos.errorcode[self.fails]]
-        return shlex.join(words)
+        return shell_line(words)
 
 
 def _shown(value: object) -> str:

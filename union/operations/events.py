@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import select
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -98,19 +99,24 @@ class OpenWithLeave(Step):
     def call(self, root: str, held: Held) -> Value:
         path = f"{root}/{self.path}"
         fd = filecalls.fanotify_init(filecalls.FAN_CLASS_CONTENT)
+        done, opened = os.pipe()
         try:
             filecalls.fanotify_mark(fd, path, filecalls.FAN_OPEN_PERM)
-            listener = threading.Thread(target=self._answer, args=(fd,))
+            listener = threading.Thread(target=self._answer, args=(fd, done))
             listener.start()
             try:
                 os.close(os.open(path, W))
             finally:
+                os.write(opened, b"!")
                 listener.join()
         finally:
-            os.close(fd)
+            for one in (fd, done, opened):
+                os.close(one)
         return None
 
-    def _answer(self, fd: int) -> None:
-        for event in filecalls.fanotify_events(fd):
-            filecalls.fanotify_answer(fd, event.fd, filecalls.FAN_ALLOW if self.allow else filecalls.FAN_DENY)
-            os.close(event.fd)
+    def _answer(self, fd: int, done: int) -> None:
+        """Answer every event until `done` can be read: an open that fails at once asks nobody."""
+        while fd in select.select([fd, done], [], [])[0]:
+            for event in filecalls.fanotify_events(fd):
+                filecalls.fanotify_answer(fd, event.fd, filecalls.FAN_ALLOW if self.allow else filecalls.FAN_DENY)
+                os.close(event.fd)

@@ -51,6 +51,7 @@ class Decode(Step):
     """open_by_handle_at(2): the object is kept as `held`.
 
     `marked` forges the mark of a connectable handle, which asks for the way from the root to the object.
+    `nameless` says that no name of it is in the caches, so that what copies it up can only put it into the index.
     """
 
     word: ClassVar[str] = "decode"
@@ -58,6 +59,7 @@ class Decode(Step):
     held: str
     flags: int = R
     marked: bool = False
+    nameless: bool = False
 
     def call(self, root: str, held: Held) -> Value:
         handle: FileHandle = held.get(self.handle)
@@ -91,5 +93,6 @@ class ForgetNames(Step):
     word: ClassVar[str] = "forget-names"
 
     def call(self, root: str, held: Held) -> Value:
-        DROP_CACHES.write_text(NAMES_ALONE)
+        for _ in range(2):  # what was used a moment ago is only marked as old the first time
+            DROP_CACHES.write_text(NAMES_ALONE)
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from union.inodes import DirectoryInode, FileInode, Handle, Inode
@@ -27,7 +27,7 @@ from union.operations import (
 )
 from union.rules import classical
 from union.rules.common import Refusal, Rules, check_open
-from union.rules.descriptors import keep
+from union.rules.descriptors import in_lower, keep
 
 if TYPE_CHECKING:
     from union.model import Model
@@ -63,10 +63,19 @@ def _decode(model: Model, operation: Operation) -> Value:
     place = model.find(path)
     assert place is not None
     check_open(inode, operation.flags, 0)
-    if operation.flags & os.O_ACCMODE:
+    if operation.flags & os.O_ACCMODE and operation.nameless and in_lower(model, inode):
+        _copy_up_to_index(model, inode)
+    elif operation.flags & os.O_ACCMODE:
         classical.RULES[OpenFile](model, OpenFile(path=operation.path, flags=operation.flags))
     keep(model, operation.held, place, operation.flags)
     return None
+
+
+def _copy_up_to_index(model: Model, inode: Inode) -> None:
+    """Its data is in the upper layer from now on, but under none of its names."""
+    inode.beneath = inode.beneath or replace(inode, breaks=False, lower_names=set(), beneath=None)
+    inode.lower_names = {place.key for _, place in model.places() if place.inode is inode}
+    inode.in_upper = True
 
 
 def _path_of(model: Model, inode: Inode) -> str:

@@ -7,6 +7,7 @@ from tests.union.beyond import (
     file_handles,
     file_space,
     flags,
+    handle_kinds,
     held_directories,
     held_files,
     listings,
@@ -49,6 +50,7 @@ MODULES = (
     copied_ranges,
     file_space,
     file_handles,
+    handle_kinds,
     watched,
 )
 

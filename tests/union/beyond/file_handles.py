@@ -4,17 +4,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import ExitStack
-from errno import EINVAL, EOPNOTSUPP, EOVERFLOW, ESTALE
+from errno import ESTALE
 from pathlib import Path
 
 from datasets.reference import C0, C1, FIRST_SET, reference_top
-from datasets.tree import Directory, File, HardLink
+from datasets.tree import Directory, HardLink
 from tests.union.phrases import absent, create, holds
 from union import filecalls
-from union.filecalls import AT_HANDLE_CONNECTABLE, AT_HANDLE_FID
-from union.layers import build_layers
 from union.names import Name, Names
 from union.operations import (
     DIRECTORY,
@@ -43,14 +39,12 @@ from union.operations import (
     unlink,
     writes,
 )
-from union.operations.filehandles import DROP_CACHES, NAMES_ALONE
-from union.overlay import Overlay, accepts
+from union.overlay import accepts
 from union.scenario import Group, Need, Scenario, When
 
 NEW = b"newx:yyy:zzz"
 HANDLE = "handle"
 EXPORTED = (("index", "on"), ("nfs_export", "on"))
-NOT_EXPORTED = (("nfs_export", "off"),)
 
 
 def encode(path: Name, handle: str = HANDLE, flags: int = 0, *, unsupported: int = 0) -> Encode:
@@ -205,6 +199,22 @@ OF_FILES = (
         ),
     ),
     Scenario(
+        "opened for writing by its handle when no name is known, then by its name",
+        lambda n: (
+            encode(n.reg),
+            forget(n),
+            Decode(path=n.reg, handle=HANDLE, held=FD, flags=W, nameless=True),
+            writes(n.reg, b"new"),
+            holds(n.reg, NEW),
+            is_same(n.reg),
+            open_file(n.reg, W, writes=b"NEW"),
+            holds(n.reg, b"NEW" + C0[3:]),
+            is_same(n.reg),
+            same_handle(n.reg),
+            holds(twin(n), b"NEW" + C0[3:]),
+        ),
+    ),
+    Scenario(
         "symlink",
         lambda n: (
             encode(n.sym),
@@ -254,6 +264,17 @@ GONE = (
 )
 
 OF_DIRECTORIES = (
+    # The first, while it is in lower alone.
+    Scenario(
+        "top directory",
+        lambda n: (
+            encode(n.top),
+            forget(n),
+            decode(n.top, DIRECTORY),
+            is_at(n.top),
+            is_same(n.top),
+        ),
+    ),
     Scenario(
         "lower directories, then copied up",
         lambda n: (
@@ -277,16 +298,6 @@ OF_DIRECTORIES = (
     Scenario(
         "new directory in a lower directory",
         lambda n: (mkdir(n.dir / "pop/d"), encode(n.dir / "pop/d"), *leads_to_dir(n, n.dir / "pop/d")),
-    ),
-    Scenario(
-        "top directory",
-        lambda n: (
-            encode(n.top),
-            forget(n),
-            decode(n.top, DIRECTORY),
-            is_at(n.top),
-            is_same(n.top),
-        ),
     ),
     Scenario(
         "lower directory used by its handle",
@@ -362,88 +373,7 @@ RENAMED = (
     ),
 )
 
-MARKED = (
-    Scenario(
-        "lower file",
-        lambda n: (encode(n.reg), forget(n), decode(n.reg, marked=True, fails=ESTALE), decode(n.reg), reads(n.reg, C0)),
-    ),
-    Scenario(
-        "new file",
-        lambda n: (
-            create(n.none, b"text"),
-            encode(n.none),
-            forget(n),
-            decode(n.none, marked=True, fails=ESTALE),
-        ),
-    ),
-)
-
-
-LINKS = (
-    Scenario(
-        "lower file with one name, copied up",
-        lambda n: (
-            encode(n.rootfile),
-            ChangeMode(path=n.rootfile, mode=0o600),
-            *leads_to(n, n.rootfile, C0),
-            decode(n.rootfile),
-            held_looks(n.rootfile, "file 0600, 12 bytes, 1 links"),
-            close(n.rootfile),
-            unlink(n.rootfile),
-            *leads_nowhere(n, n.rootfile),
-        ),
-    ),
-    Scenario(
-        "lower file with one name, renamed",
-        lambda n: (
-            encode(n.rootfile),
-            rename(n.rootfile, n.none, cycle=False),
-            *leads_to(n, n.none, C0),
-        ),
-    ),
-)
-
-
-def cannot_be_had(words: str, flags: int, fails: int, *paths: Callable[[Names], Name]) -> Scenario:
-    """A handle of this kind is refused."""
-    return Scenario(
-        words,
-        lambda n: tuple(encode(path(n), f"of {path(n)}", flags, unsupported=fails) for path in paths),
-    )
-
-
-IDENTITIES = (
-    Scenario(
-        "lower file that is copied up and renamed",
-        lambda n: (
-            encode(n.reg, flags=AT_HANDLE_FID),
-            open_file(n.reg, W, writes=b"new"),
-            same_handle(n.reg, flags=AT_HANDLE_FID),
-            rename(n.reg, n.none, cycle=False),
-            same_handle(n.none, flags=AT_HANDLE_FID),
-        ),
-    ),
-    Scenario(
-        "lower directory that is copied up",
-        lambda n: (
-            encode(n.dir, flags=AT_HANDLE_FID),
-            create(n.dir / "x", b""),
-            same_handle(n.dir, flags=AT_HANDLE_FID),
-        ),
-    ),
-    Scenario(
-        "file that is replaced",
-        lambda n: (
-            encode(n.reg, flags=AT_HANDLE_FID),
-            unlink(n.reg),
-            create(n.reg, b"other"),
-            SameHandle(path=n.reg, handle=HANDLE, flags=AT_HANDLE_FID, returns="another"),
-        ),
-    ),
-)
-
-
-def _exports(lower: Path, upper: Path) -> str | None:
+def exports(lower: Path, upper: Path) -> str | None:
     for layer in (lower, upper):
         try:
             filecalls.name_to_handle(str(layer))
@@ -453,36 +383,13 @@ def _exports(lower: Path, upper: Path) -> str | None:
     return f"no mount option nfs_export=on: {refusal}" if refusal else None
 
 
-def _connectable(lower: Path, upper: Path) -> str | None:
-    try:
-        filecalls.name_to_handle(str(upper), AT_HANDLE_CONNECTABLE)
-    except OSError as error:
-        if error.errno == EINVAL:  # others come from a filesystem that has none
-            return f"the kernel knows no connectable handles: {error.strerror}"
-    return _exports(lower, upper)
-
-
-def _counts_links(lower: Path, upper: Path) -> str | None:
-    """With an index of all objects, that of a file counts as a name of it when its inode is read anew."""
-    refusal = _exports(lower, upper)
-    if refusal:
-        return refusal
-    with ExitStack() as stack:
-        overlay = Overlay(build_layers(stack, [Directory({"file": File()})]), EXPORTED)
-        path = overlay.stack.mountpoint / "file"
-        with overlay.mounted():
-            path.chmod(0o600)
-            DROP_CACHES.write_text(NAMES_ALONE)
-            links = path.stat().st_nlink
-    return None if links == 1 else f"a file with one name that was copied up shows {links} links"
-
-
-EXPORTS = Need("a union that can be exported", _exports)
-CONNECTABLE = Need("connectable handles", _connectable)
+EXPORTS = Need("a union that can be exported", exports)
 
 
 def exported(name: str, sentence: str, scenarios: tuple[Scenario, ...], when: When = When.ALWAYS) -> Group:
-    return Group(name, sentence, scenarios, when, lowers=(LOWER,), options=EXPORTED, needs=(EXPORTS,))
+    return Group(
+        name, sentence, scenarios, when, lowers=(LOWER,), options=EXPORTED, needs=(EXPORTS,), overlay_alone=True
+    )
 
 
 GROUPS = (
@@ -494,45 +401,5 @@ GROUPS = (
         "Open by handles what is in directories that were renamed.",
         RENAMED,
         When.DIRECTORY_RENAMES,
-    ),
-    Group(
-        "handle-connectable",
-        "Ask for handles that tell the way, and forge their mark.",
-        (
-            *MARKED,
-            cannot_be_had(
-                "asked for, of files and symlink", AT_HANDLE_CONNECTABLE, EOVERFLOW, lambda n: n.reg, lambda n: n.sym
-            ),
-            Scenario(
-                "of a directory, which needs no such mark",
-                lambda n: (
-                    encode(n.dir, flags=AT_HANDLE_CONNECTABLE),
-                    forget(n),
-                    decode(n.dir, DIRECTORY),
-                    is_at(n.dir),
-                    same_handle(n.dir, flags=AT_HANDLE_CONNECTABLE),
-                ),
-            ),
-        ),
-        lowers=(LOWER,),
-        options=EXPORTED,
-        needs=(CONNECTABLE,),
-    ),
-    Group(
-        "handle-links",
-        "Open by handles copied-up files that have one name, when the link count is read anew.",
-        LINKS,
-        options=EXPORTED,
-        needs=(Need("an export that counts links", _counts_links),),
-    ),
-    Group(
-        "handle-not-exported",
-        "Ask for handles of a union that is not exported.",
-        (
-            cannot_be_had("handles to open", 0, EOPNOTSUPP, lambda n: n.reg, lambda n: n.dir, lambda n: n.sym),
-            *IDENTITIES,
-        ),
-        options=NOT_EXPORTED,
-        overlay_alone=True,
     ),
 )

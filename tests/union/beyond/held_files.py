@@ -220,19 +220,6 @@ NAMES = (
         ),
     ),
     Scenario(
-        "a second name, written through that",
-        lambda n: (
-            hold(n.reg),
-            link(n.reg, n.none, cycle=False),
-            open_file(n.none, W, writes=b"new"),
-            reads(n.reg, NEW),
-            is_same(n.reg),
-            is_same(n.none),
-            unlink(n.reg),
-            held_looks(n.none, "file 0644, 12 bytes, 1 links"),
-        ),
-    ),
-    Scenario(
         "lower file removed",
         lambda n: (
             hold(n.reg),
@@ -333,6 +320,27 @@ GROUPS = (
     Group("held-file", "Read and write through descriptors of a file that others write.", BY_OTHERS),
     Group("held-file-attributes", "Change the attributes of a file through descriptors.", ATTRIBUTES),
     Group("held-file-names", "Keep a file open while its names change.", NAMES),
+    # Below another overlay without file handles, the two names lead to objects of their own.
+    Group(
+        "held-file-second-name",
+        "Keep a file open that gets a second name.",
+        (
+            Scenario(
+                "a second name, written through that",
+                lambda n: (
+                    hold(n.reg),
+                    link(n.reg, n.none, cycle=False),
+                    open_file(n.none, W, writes=b"new"),
+                    reads(n.reg, NEW),
+                    is_same(n.reg),
+                    is_same(n.none),
+                    unlink(n.reg),
+                    held_looks(n.none, "file 0644, 12 bytes, 1 links"),
+                ),
+            ),
+        ),
+        overlay_alone=True,
+    ),
     Group(
         "held-file-rename-dir",
         "Keep a file open while the directory above it is renamed.",

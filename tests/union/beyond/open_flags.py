@@ -108,6 +108,17 @@ CHANGED = (
         ),
     ),
     Scenario(
+        "O_NOATIME of the open, before and after the copy-up",
+        lambda n: (
+            hold(n.reg, R | os.O_NOATIME),
+            reads(n.reg, C0),
+            open_file(n.reg, W, writes=b"new"),
+            reads(n.reg, NEW),
+            set_flags(n.reg, NONBLOCK),
+            reads(n.reg, NEW),
+        ),
+    ),
+    Scenario(
         "with O_PATH none can be changed",
         lambda n: (hold(n.reg, O_PATH), SetStatusFlags(path=n.reg, held=FD, flags=APPEND, fails=EBADF)),
     ),
@@ -263,10 +274,12 @@ NOT_FOLLOWED = (
     ),
 )
 
+DIRECT_IO = Need("O_DIRECT on both layers", _direct, frozenset({"squashfs"}))
+
 GROUPS = (
     Group("open-flags-changed", "Change the flags of a descriptor with fcntl before and after copy-up.", CHANGED),
     Group(
-        "open-direct", "Read and write with O_DIRECT.", DIRECTLY, needs=(Need("O_DIRECT on both layers", _direct),)
+        "open-direct", "Read and write with O_DIRECT.", DIRECTLY, needs=(DIRECT_IO,)
     ),
     Group("open-path", "Hold objects with O_PATH.", BY_PATH),
     Group("open-nofollow", "Open with O_NOFOLLOW.", NOT_FOLLOWED),

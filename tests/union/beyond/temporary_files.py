@@ -139,18 +139,6 @@ TEMPORARY = (
         ),
     ),
     Scenario(
-        "a descriptor of a lower file links it too",
-        lambda n: (
-            hold(n.reg),
-            link_held(n.none),
-            held_looks(n.reg, "file 0644, 12 bytes, 2 links"),
-            is_same(n.none),
-            unlink(n.reg),
-            unlink(n.none),
-            link_held(n.none, fails=ENOENT),
-        ),
-    ),
-    Scenario(
         "where it cannot be made",
         lambda n: (
             temporary(n.reg, fails=ENOTDIR),
@@ -160,4 +148,26 @@ TEMPORARY = (
     ),
 )
 
-GROUPS = (Group("tmpfile", "Make files with O_TMPFILE and link them.", TEMPORARY),)
+GROUPS = (
+    Group("tmpfile", "Make files with O_TMPFILE and link them.", TEMPORARY),
+    # Below another overlay without file handles, the two names lead to objects of their own.
+    Group(
+        "link-held",
+        "Link a lower file through a descriptor.",
+        (
+            Scenario(
+                "a descriptor of a lower file links it too",
+                lambda n: (
+                    hold(n.reg),
+                    link_held(n.none),
+                    held_looks(n.reg, "file 0644, 12 bytes, 2 links"),
+                    is_same(n.none),
+                    unlink(n.reg),
+                    unlink(n.none),
+                    link_held(n.none, fails=ENOENT),
+                ),
+            ),
+        ),
+        overlay_alone=True,
+    ),
+)

@@ -93,6 +93,13 @@ OF_FILES = (
         ),
     ),
     Scenario(
+        "lower file removed",
+        lambda n: (watch(n.reg), unlink(n.reg), told(n.reg, "attrib", "delete_self")),
+    ),
+)
+
+SECOND_NAMES = (
+    Scenario(
         "lower file linked, then removed by both names",
         lambda n: (
             watch(n.reg),
@@ -103,10 +110,6 @@ OF_FILES = (
             unlink(n.reg),
             told(n.reg, "attrib", "delete_self"),
         ),
-    ),
-    Scenario(
-        "lower file removed",
-        lambda n: (watch(n.reg), unlink(n.reg), told(n.reg, "attrib", "delete_self")),
     ),
     Scenario(
         "a second name of it written",
@@ -331,6 +334,8 @@ def _leave(lower: Path, upper: Path) -> str | None:
 
 GROUPS = (
     Group("inotify-file", "Watch files that are copied up meanwhile.", OF_FILES),
+    # Below another overlay without file handles, the two names lead to objects of their own.
+    Group("inotify-second-name", "Watch files that have two names.", SECOND_NAMES, overlay_alone=True),
     Group("inotify-dir", "Watch directories that are copied up meanwhile.", OF_DIRECTORIES),
     Group(
         "fanotify",
