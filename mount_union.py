@@ -92,7 +92,13 @@ def _judge(
 ) -> Judge:
     """The model of what was just mounted, and the one who compares."""
     upper = {} if configuration.plain else {SAMPLE_NAME: SAMPLE}
-    model = Model(merged(trees), upper=upper, redirects=settings.redirects, indexed=settings.index)
+    model = Model(
+        merged(trees),
+        upper=upper,
+        redirects=settings.redirects,
+        indexed=settings.index,
+        index_all=settings.index_all,
+    )
     if configuration.plain:
         model.detach()
     return Judge(

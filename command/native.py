@@ -141,7 +141,7 @@ def carry_out(configuration: Configuration, choice: Choice, tell: Listener) -> N
     settings = effective(configuration)
     # After a detach no directory merges with a lower one, so none needs a redirect to be renamed.
     renames = settings.redirects or configuration.detach
-    selection = choice.selection(directory_renames=renames, detaches=configuration.detach, tell=tell)
+    selection = choice.selection(configuration, directory_renames=renames, tell=tell)
     shown = settings.shown(configuration)
     for share in plan(configuration, selection):
         rotating = share.rotating or (configuration.detach and bool(configuration.rotations))

@@ -29,6 +29,11 @@ class Effective:
     nested_options: tuple[Option, ...] = ()  # of the lower overlay in a nested run
 
     @property
+    def index_all(self) -> bool:
+        """Whether every object that is copied up has an index entry, for file handles."""
+        return ("nfs_export", "on") in self.options
+
+    @property
     def namespace(self) -> str:
         """Where the overlay keeps its xattrs."""
         return "user" if ("userxattr", "") in self.options else "trusted"
@@ -76,7 +81,7 @@ def _nested(configuration: Configuration, options: tuple[Option, ...]) -> tuple[
 def _metacopy(configuration: Configuration, given: dict[str, str]) -> bool:
     on, off = given.get("metacopy") == "on", given.get("metacopy") == "off" or given.get("nfs_export") == "on"
     _contradiction(on and off, "metacopy=on", "metacopy=off or nfs_export=on")
-    if configuration.meta and not on:
+    if configuration.meta and not (on or off):
         if parameter("metacopy") is None:
             raise Unsupported("--meta: this kernel's overlay has no metacopy")
         given["metacopy"] = "on"

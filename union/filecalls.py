@@ -39,6 +39,7 @@ MAX_HANDLE = 128
 
 OVERLAYFS_MAGIC = 0x794C7630
 TMPFS_MAGIC = 0x01021994
+XFS_MAGIC = 0x58465342
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _c_off = ctypes.c_int64
@@ -196,6 +197,7 @@ FAN_REPORT_FID = 0x200
 FAN_NONBLOCK = 0x2
 FAN_CLASS_CONTENT = 0x4
 FAN_MARK_ADD = 0x1
+FAN_OPEN_PERM = 0x10000
 FAN_ALLOW = 1
 FAN_DENY = 2
 _FAN_HEADER = struct.Struct("=IBBHQii")  # event_len, vers, reserved, metadata_len, mask, fd, pid

@@ -45,16 +45,18 @@ class Model:
         upper: Mapping[str, tree.File] | None = None,
         redirects: bool = True,
         indexed: bool = False,
+        index_all: bool = False,
     ) -> None:
         """Start from the lower tree and the files that the root of every new upper layer holds already.
 
         `redirects` says whether directory renames are enabled, `indexed` whether hard-link groups of the
-        lower survive copy-up.
+        lower survive copy-up, `index_all` whether every object that is copied up has an index entry.
         """
         root = grow(lower)
         self.root = root
         self.redirects = redirects
         self.indexed = indexed
+        self.index_all = index_all
         self._upper = dict(upper or {})
         self._lay_upper()
         self.held: dict[str, Handle] = {}

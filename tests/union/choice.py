@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 
 from report.events import Listener, Outcome, ScenarioEnded
 from tests.union import GROUPS, PARITY, beyond
+from union.configuration import Configuration
 from union.errors import UsageError
 from union.plan import Selection
 from union.scenario import Group, When
@@ -39,21 +40,19 @@ class Choice:
         select(self.words)
         select([exclusion.word for exclusion in self.excluded])
 
-    def selection(self, *, directory_renames: bool, detaches: bool, tell: Listener) -> list[Selection]:
-        """The scenarios that run, with directory renames on or off, after a detach or not.
+    def selection(self, configuration: Configuration, *, directory_renames: bool, tell: Listener) -> list[Selection]:
+        """The scenarios that run with this configuration, with directory renames on or off.
 
         What is excluded is reported as skipped. Raises UsageError for a word that picks none of this run.
         """
-        groups = default_groups(directory_renames)
-        if detaches:
-            groups = tuple(group for group in groups if group.detaches)
+        groups = tuple(g for g in default_groups(directory_renames) if not _unfit(g, configuration))
         selection = select(self.words or [group.name for group in groups], groups)
         for group, _ in selection:
             if group.when not in (When.ALWAYS, When.BY_NAME) and group not in groups:
                 flag = "--xdev" if group.when is When.NO_DIRECTORY_RENAMES else "a run without --xdev"
                 raise UsageError(f"{group.name} expects {group.when.value}: it belongs to {flag}")
-            if detaches and not group.detaches:
-                raise UsageError(f"{group.name} has a lower that cannot be migrated: run it without detach")
+            if why := _unfit(group, configuration):
+                raise UsageError(f"{group.name} {why}")
         return self._less_excluded(selection, tell)
 
     def _less_excluded(self, selection: Sequence[Selection], tell: Listener) -> list[Selection]:
@@ -72,6 +71,17 @@ class Choice:
             kept = tuple(number for number in numbers if (group.name, number) not in reasons)
             left += [(group, kept)] if kept else []
         return left
+
+
+def _unfit(group: Group, configuration: Configuration) -> str:
+    """Why a group cannot be part of a run with this configuration; empty if it can."""
+    if configuration.detach and not group.detaches:
+        return "has a lower that cannot be migrated: run it without detach"
+    if configuration.plain and (len(group.lowers) > 1 or group.options):
+        return "is about several lower layers or options of an overlay: run it with --ov"
+    if group.overlay_alone and (configuration.plain or configuration.nested or configuration.fuse):
+        return "is about what a single overlay of the kernel does: run it with --ov"
+    return ""
 
 
 def by_name(name: str) -> Group:

@@ -100,6 +100,35 @@ class Blocks(Step):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NoteHoles(Step):
+    """Keep as `held` where the first data is that the filesystem knows of; not all of them know holes."""
+
+    word: ClassVar[str] = "note-holes"
+    held: str
+
+    def call(self, root: str, held: Held) -> Value:
+        held.keep(self.held, _first_data(f"{root}/{self.path}"), lambda: None)
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HolesKept(Step):
+    """Whether the hole that the file began with is one still: `kept`, or how far it is now."""
+
+    word: ClassVar[str] = "holes-kept"
+    held: str
+
+    def call(self, root: str, held: Held) -> Value:
+        before, now = held.get(self.held), _first_data(f"{root}/{self.path}")
+        return "kept" if now >= before else f"data from byte {now} on, it was {before}"
+
+
+def _first_data(path: str) -> int:
+    with opened(path) as fd:
+        return next((start for start, _ in _data_ranges(fd)), os.fstat(fd).st_size)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Allocate(Step):
     """fallocate(2) in one of its modes. `unsupported` is what a filesystem without the mode answers."""
 
@@ -164,9 +193,12 @@ def _through_pipe(source: int, target: int, start: int, length: int, *, tee: boo
             os.close(end)
 
 
+NAME_MAX: Final = 255
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatFs(Step):
-    """statfs(2): the filesystem's type and the longest name; and there are blocks, some of them free."""
+    """statfs(2): the filesystem's type; and there are blocks, some of them free, and names of 255 bytes."""
 
     word: ClassVar[str] = "statfs"
 
@@ -174,8 +206,9 @@ class StatFs(Step):
         space = filecalls.statfs(f"{root}/{self.path}")
         if not 0 < space.free <= space.blocks:
             return f"{space.free} of {space.blocks} blocks free"
-        kind = "overlay" if space.type == filecalls.OVERLAYFS_MAGIC else f"{space.type:#x}"
-        return f"{kind}, names of {space.name_max} bytes"
+        if space.name_max < NAME_MAX:
+            return f"names of {space.name_max} bytes"
+        return "overlay" if space.type == filecalls.OVERLAYFS_MAGIC else f"type {space.type:#x}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,25 +228,46 @@ class Squeeze(Step):
         filler = held.get(self.filler)
         upper = upper_filesystem(root)
         if upper is None:
-            if space.free * space.block_size > MAX_FILLED:
+            size = space.free * space.block_size
+            if size > MAX_FILLED:
                 raise OSError(errnos.EFBIG, "too much to fill, this is nobody's test filesystem", root)
-            filecalls.fallocate(filler, filecalls.KEEP_SIZE, 0, space.free * space.block_size - self.spare)
-            held.keep(self.held, None, lambda: filecalls.fallocate(filler, _PUNCH, 0, space.free * space.block_size))
+            held.keep(self.held, None, lambda: _give_back(filler, size))
+            _fill(filler, size)
+            _give_back(filler, self.spare)
         else:
             used = (space.blocks - space.free) * space.block_size
-            _resize(upper, used + self.spare)
             held.keep(self.held, None, lambda: _resize(upper, space.blocks * space.block_size))
+            _resize(upper, used + self.spare)
         return None
 
 
 MAX_FILLED: Final = 1 << 30  # bytes
+SMALLEST_PIECE: Final = 64 << 10
 _PUNCH: Final = filecalls.PUNCH_HOLE | filecalls.KEEP_SIZE
 
 
+def _fill(filler: int, size: int) -> None:
+    """Take all space there is, up to `size` bytes, in smaller and smaller pieces: some of it is reserved."""
+    at, piece = 0, size
+    while piece >= SMALLEST_PIECE:
+        try:
+            filecalls.fallocate(filler, filecalls.KEEP_SIZE, at, piece)
+            at += piece
+        except OSError:
+            piece //= 2
+
+
+def _give_back(filler: int, size: int) -> None:
+    filecalls.fallocate(filler, _PUNCH, 0, size)
+    filecalls.syncfs(filler)  # blocks are free when that is in the journal
+
+
 def can_be_squeezed(upper: str) -> bool:
-    """Whether `Squeeze` can leave little space on the filesystem of `upper`."""
+    """Whether `Squeeze` can leave little space on the filesystem of `upper`: not if that frees blocks when it likes."""
     space = filecalls.statfs(upper)
-    return space.type == filecalls.TMPFS_MAGIC or space.free * space.block_size <= MAX_FILLED
+    if space.type == filecalls.XFS_MAGIC:
+        return space.free * space.block_size <= MAX_FILLED
+    return space.type == filecalls.TMPFS_MAGIC
 
 
 def upper_filesystem(root: str) -> str | None:

@@ -382,6 +382,7 @@ class Advise(Step):
         return None
 
 
+LockKind = Literal["flock", "ofd", "lease"]
 Lockable = Literal["shared", "exclusive", "none"]
 _FLOCK: Final = {"shared": fcntl.LOCK_SH, "exclusive": fcntl.LOCK_EX, "none": fcntl.LOCK_UN}
 _FCNTL: Final = {"shared": fcntl.F_RDLCK, "exclusive": fcntl.F_WRLCK, "none": fcntl.F_UNLCK}
@@ -395,7 +396,7 @@ class LockHeld(Step):
 
     word: ClassVar[str] = "lock-held"
     held: str
-    kind: Literal["flock", "ofd", "lease"]
+    kind: LockKind
     lock: Lockable
 
     def call(self, root: str, held: Held) -> Value:

@@ -27,7 +27,7 @@ EVENTS: Final[Mapping[int, str]] = {
 
 _ALL: Final = sum(EVENTS)
 _OF_FANOTIFY: Final = 0x2 | 0x4  # of an object itself, without its name
-_OPEN_PERM: Final = 0x10000
+_ONDIR: Final = 0x40000000  # directories too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +68,7 @@ class WatchHandle(Step):
     def call(self, root: str, held: Held) -> Value:
         fd = filecalls.fanotify_init(filecalls.FAN_REPORT_FID | filecalls.FAN_NONBLOCK)
         held.keep(self.held, fd, lambda: os.close(fd))
-        filecalls.fanotify_mark(fd, f"{root}/{self.path}", _OF_FANOTIFY)
+        filecalls.fanotify_mark(fd, f"{root}/{self.path}", _OF_FANOTIFY | _ONDIR)
         return None
 
 
@@ -99,7 +99,7 @@ class OpenWithLeave(Step):
         path = f"{root}/{self.path}"
         fd = filecalls.fanotify_init(filecalls.FAN_CLASS_CONTENT)
         try:
-            filecalls.fanotify_mark(fd, path, _OPEN_PERM)
+            filecalls.fanotify_mark(fd, path, filecalls.FAN_OPEN_PERM)
             listener = threading.Thread(target=self._answer, args=(fd,))
             listener.start()
             try:

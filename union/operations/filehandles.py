@@ -13,6 +13,8 @@ from union.filecalls import FileHandle
 from union.operations.base import Held, R, Value
 from union.operations.descriptors import Step
 
+DROP_CACHES: Final = Path("/proc/sys/vm/drop_caches")
+NAMES_ALONE: Final = "2"  # dentries and inodes
 CONNECTABLE_MARK: Final = 0x10000  # in the type of a handle that AT_HANDLE_CONNECTABLE gave
 
 
@@ -89,5 +91,5 @@ class ForgetNames(Step):
     word: ClassVar[str] = "forget-names"
 
     def call(self, root: str, held: Held) -> Value:
-        Path("/proc/sys/vm/drop_caches").write_text("2")
+        DROP_CACHES.write_text(NAMES_ALONE)
         return None

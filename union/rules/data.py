@@ -14,7 +14,9 @@ from union.operations import (
     Allocate,
     Blocks,
     Digest,
+    HolesKept,
     Map,
+    NoteHoles,
     Operation,
     ReadByData,
     ReadByExtents,
@@ -32,12 +34,10 @@ from union.operations.data import digest
 from union.operations.descriptors import BLOCK
 from union.operations.mappings import EXIT_STATUS
 from union.rules.common import SEARCH, Refusal, Rules, change, may, uid_of
-from union.rules.descriptors import Descriptor, Program, Spare, descriptor, file_of, patch, spare
+from union.rules.descriptors import Descriptor, Program, Spare, descriptor, file_of, in_lower, patch, spare
 
 if TYPE_CHECKING:
     from union.model import Model
-
-NAME_MAX = 255
 
 
 @dataclass(slots=True)
@@ -112,7 +112,7 @@ def _transfer(model: Model, operation: Operation) -> Value:
     if not target.writes and how != "dedupe":  # who may read both may let them share
         raise Refusal(errno.EBADF)
     inode = file_of(target)
-    _check_layers(source, target, operation)
+    _check_layers(model, source, target, operation)
     if operation.unsupported:
         raise Refusal(operation.unsupported)
     length = operation.length or len(file_of(source).content)
@@ -129,20 +129,32 @@ def _transfer(model: Model, operation: Operation) -> Value:
     return None if how == "clone" else len(part)
 
 
-def _check_layers(source: Descriptor, target: Descriptor, operation: Transfer) -> None:
+def _check_layers(model: Model, source: Descriptor, target: Descriptor, operation: Transfer) -> None:
     """The layers are filesystems of their own: what shares extents or copies in one cannot reach across."""
     if operation.how == "dedupe":
         # It never copies up: that would make two of one.
-        if not (source.inode.in_upper and target.inode.in_upper):
+        if in_lower(model, source.inode) or in_lower(model, target.inode):
             raise Refusal(errno.EPERM)
-    elif operation.how in ("copy_file_range", "clone") and not source.inode.in_upper:
+    elif operation.how in ("copy_file_range", "clone") and in_lower(model, source.inode):
         raise Refusal(errno.EXDEV)
+
+
+def _note_holes(model: Model, operation: Operation) -> Value:
+    assert isinstance(operation, NoteHoles)
+    model.held[operation.held] = Handle(_content(model, operation), 0)
+    return None
+
+
+def _holes(model: Model, operation: Operation) -> Value:
+    assert isinstance(operation, HolesKept)
+    _content(model, operation)
+    return "kept"
 
 
 def _statfs(model: Model, operation: Operation) -> Value:
     assert isinstance(operation, StatFs)
     model.existing(operation, follow=True)
-    return f"overlay, names of {NAME_MAX} bytes"
+    return "overlay"
 
 
 def _squeeze(model: Model, operation: Operation) -> Value:
@@ -230,6 +242,8 @@ def _run_to_end(model: Model, operation: Operation) -> Value:
 
 RULES: Rules = {
     Digest: _digest,
+    NoteHoles: _note_holes,
+    HolesKept: _holes,
     ReadByData: _digest,
     ReadByExtents: _digest,
     Blocks: _blocks,

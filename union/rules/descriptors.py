@@ -106,8 +106,13 @@ def keep(model: Model, name: str, place: Place, flags: int) -> Descriptor:
     inode = place.inode
     assert inode is not None and name not in model.held
     content = inode.content if isinstance(inode, FileInode) else b""
-    model.held[name] = held = Descriptor(inode, flags, place, lower=not inode.in_upper, at_open=content)
+    model.held[name] = held = Descriptor(inode, flags, place, lower=in_lower(model, inode), at_open=content)
     return held
+
+
+def in_lower(model: Model, inode: Inode) -> bool:
+    """Whether the object is served from a lower layer; without one it is on a plain filesystem."""
+    return not inode.in_upper and model.root.lower is not None
 
 
 # opening --------------------------------------------------------------------------------------------
@@ -192,7 +197,7 @@ def _reopen(model: Model, operation: Operation) -> Value:
     source = descriptor(model, operation.source)
     check_open(source.inode, operation.flags, uid_of(operation))
     if operation.flags & (os.O_ACCMODE | os.O_TRUNC):
-        _copied_up(source)
+        _copied_up(model, source)
     if operation.flags & os.O_TRUNC:
         change(file_of(source), b"")
     keep(model, operation.held, source.place, operation.flags)
@@ -311,9 +316,10 @@ def _look(model: Model, operation: Operation) -> Value:
     what = described(held.inode.TYPE | held.inode.mode)
     if not isinstance(held.inode, FileInode):
         return what
-    # Without an index the link count of an object that is not copied up is that in lower, where its
-    # name still is (kernel doc, inode properties).
-    links = held.inode.nlink if held.inode.in_upper else max(held.inode.nlink, 1)
+    # The link count of an object that is not copied up is that in lower, where its name still is (kernel doc,
+    # inode properties), unless everything is indexed: then removal copies up first.
+    own = model.index_all or not in_lower(model, held.inode)
+    links = held.inode.nlink if own else max(held.inode.nlink, 1)
     return f"{what}, {len(held.inode.content)} bytes, {links} links"
 
 
@@ -326,9 +332,9 @@ def _same(model: Model, operation: Operation) -> Value:
 # changing -------------------------------------------------------------------------------------------
 
 
-def _copied_up(held: Descriptor) -> Inode:
+def _copied_up(model: Model, held: Descriptor) -> Inode:
     """The object, after a change of its attributes that copies it up."""
-    if held.inode.nlink == 0 and not held.inode.in_upper:
+    if held.inode.nlink == 0 and in_lower(model, held.inode):
         # There is no name to copy it up to: the whiteout is in the way.
         raise Refusal(errno.EEXIST)
     copy_up(held.place)
@@ -339,7 +345,7 @@ def _chmod(model: Model, operation: Operation) -> Value:
     assert isinstance(operation, ChangeModeHeld)
     held = descriptor(model, operation.held)
     held.may_use()
-    _copied_up(held).mode = operation.mode
+    _copied_up(model, held).mode = operation.mode
     return None
 
 
@@ -347,7 +353,7 @@ def _chown(model: Model, operation: Operation) -> Value:
     assert isinstance(operation, ChangeOwnerHeld)
     held = descriptor(model, operation.held)
     held.may_use()
-    inode = _copied_up(held)
+    inode = _copied_up(model, held)
     inode.uid, inode.gid = operation.uid, operation.gid
     return None
 
@@ -405,7 +411,7 @@ def _attempt(model: Model, operation: Operation) -> Value:
     assert isinstance(operation, Attempt)
     place = model.find(operation.what.path)
     inode = place.inode if place else None
-    if isinstance(inode, FileInode) and not inode.in_upper and len(inode.content) > spare(model):
+    if isinstance(inode, FileInode) and in_lower(model, inode) and len(inode.content) > spare(model):
         return outcome(Result(errno.ENOSPC))  # all that is attempted then copies up
     return outcome(Result(model.apply(operation.what).errno))
 

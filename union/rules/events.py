@@ -131,7 +131,7 @@ def _events(model: Model, operation: Operation) -> Value:
     before, now = watch.before, _look(model, watch.inode)
     watch.before = now
     told = _of_state(before.state, now.state)
-    if before.links != now.links:
+    if before.links != now.links and not isinstance(watch.inode, DirectoryInode):
         told.add("attrib")
     if isinstance(operation, Events):
         told |= _of_names(before, now, watch.inode)

@@ -4,6 +4,7 @@
 from tests.union.beyond import (
     acls,
     copied_ranges,
+    file_handles,
     file_space,
     flags,
     held_directories,
@@ -21,6 +22,7 @@ from tests.union.beyond import (
     syncing,
     temporary_files,
     times,
+    watched,
     xattrs,
 )
 from union.scenario import Group
@@ -46,6 +48,8 @@ MODULES = (
     mapped_files,
     copied_ranges,
     file_space,
+    file_handles,
+    watched,
 )
 
 GROUPS: tuple[Group, ...] = tuple(group for module in MODULES for group in module.GROUPS)

@@ -207,15 +207,6 @@ CLONED = (
         ),
     ),
     Scenario(
-        "whole lower file",
-        lambda n: (
-            hold(one(n), R, "one"),
-            hold(two(n), RW, "two"),
-            across(transfer(two(n), "clone"), "EXDEV"),
-            Digest(path=two(n), returns=digest(ONE), on_lower=digest(TWO)),
-        ),
-    ),
-    Scenario(
         "copied up after it was opened, by another descriptor",
         lambda n: (
             hold(one(n), R, "one"),
@@ -233,6 +224,16 @@ CLONED = (
             transfer(two(n), "clone", fails=EBADF),
             *reads_whole(two(n), TWO),
         ),
+    ),
+)
+
+CLONED_LOWER = Scenario(
+    "whole lower file",
+    lambda n: (
+        hold(one(n), R, "one"),
+        hold(two(n), RW, "two"),
+        across(transfer(two(n), "clone"), "EXDEV"),
+        Digest(path=two(n), returns=digest(ONE), on_lower=digest(TWO)),
     ),
 )
 
@@ -296,12 +297,35 @@ def _shares_not(lower: Path, upper: Path) -> str | None:
     return None if _clone(upper) else "files on upper share blocks"
 
 
+def _apart(lower: Path, upper: Path) -> str | None:
+    same = lower.stat().st_dev == upper.stat().st_dev
+    return "they are on one, across which can be copied" if same else None
+
+
+APART = Need("layers on filesystems of their own", _apart)
+SHARES = Need("an upper whose files can share blocks", _shares)
+
 GROUPS = (
+    Group(
+        "copy-range-lower",
+        "Let the kernel copy ranges of a lower file, across filesystems.",
+        (from_lower("copy_file_range"),),
+        lowers=(FILES,),
+        needs=(APART,),
+    ),
+    Group(
+        "clone-lower",
+        "Clone lower files, across filesystems.",
+        (CLONED_LOWER,),
+        lowers=(FILES,),
+        needs=(APART, SHARES),
+    ),
     Group(
         "copy-range",
         "Let the kernel copy ranges from file to file.",
         (
-            *(scenario(how) for scenario in (from_lower, from_upper) for how in COPIES),
+            *(from_lower(how) for how in COPIES if how != "copy_file_range"),
+            *(from_upper(how) for how in COPIES),
             *WITHIN,
         ),
         lowers=(FILES,),
@@ -317,14 +341,14 @@ GROUPS = (
         "Clone files and ranges.",
         CLONED,
         lowers=(FILES,),
-        needs=(Need("an upper whose files can share blocks", _shares),),
+        needs=(SHARES,),
     ),
     Group(
         "dedupe",
         "Let files share blocks that are the same.",
         DEDUPED,
         lowers=(FILES,),
-        needs=(Need("an upper whose files can share blocks", _shares),),
+        needs=(SHARES,),
     ),
     Group(
         "clone-refused",

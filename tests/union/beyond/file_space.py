@@ -25,6 +25,8 @@ from union.operations import (
     ChangeMode,
     Close,
     Digest,
+    HolesKept,
+    NoteHoles,
     Operation,
     ReadByExtents,
     Squeeze,
@@ -237,9 +239,6 @@ LARGE = {
     "data and holes in turn": (DATA + bytes(CHUNK)) * 24,
     "data alone, not whole blocks": DATA * 40 + DATA[:123],
 }
-STAYS_SPARSE = ("a hole, then data", "nothing but a hole")
-"""Holes that a copy-up leaves out: those that its pieces of 1 MiB begin with."""
-
 SPARSE = Directory({
     f"file{number}": File(content) for number, content in enumerate((*LARGE.values(), *LARGE.values()), FIRST_SET)
 })
@@ -251,10 +250,11 @@ def copied_up(words: str, content: bytes) -> Scenario:
         f"{words}, written at its end",
         lambda n: (
             *reads_whole(file(n), content),
+            NoteHoles(path=file(n), held="holes"),
             hold(file(n), RW),
             writes(file(n), b"!", at=len(content)),
             *reads_whole(file(n), content + b"!"),
-            *(Blocks(path=file(n), returns="sparse") for _ in range(words in STAYS_SPARSE)),
+            HolesKept(path=file(n), held="holes", returns="kept"),
         ),
     )
 
@@ -380,14 +380,16 @@ NO_SPACE = (
 )
 
 def _can_be_filled(lower: Path, upper: Path) -> str | None:
-    return None if can_be_squeezed(str(upper)) else "upper is too large to be filled"
+    if upper.stat().st_dev == lower.stat().st_dev:
+        return "lower is on the same filesystem: a copy may need no space"
+    return None if can_be_squeezed(str(upper)) else "upper is too large, or cannot be filled to the block"
 
 
 # the filesystem -------------------------------------------------------------------------------------
 
 
 def overlay(path: Name) -> StatFs:
-    return StatFs(path=path, returns="overlay, names of 255 bytes")
+    return StatFs(path=path, returns="overlay")
 
 
 GROUPS = (
@@ -438,6 +440,7 @@ GROUPS = (
         "Copy up when the upper filesystem is full.",
         NO_SPACE,
         lowers=(FULL,),
+        options=(("metacopy", "off"),),
         needs=(Need("an upper that is easily filled", _can_be_filled),),
     ),
     Group(
