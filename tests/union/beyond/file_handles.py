@@ -517,6 +517,7 @@ GROUPS = (
         lowers=(LOWER,),
         options=EXPORTED,
         needs=(CONNECTABLE,),
+        overlay_alone=True,
     ),
     Group(
         "handle-links",
