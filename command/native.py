@@ -150,7 +150,7 @@ def carry_out(configuration: Configuration, choice: Choice, tell: Listener) -> N
             _carry_out(configuration, share, how, tell)
         except NothingLeft:
             continue  # each was reported as skipped
-        except MountRefused as refused:
+        except (MountRefused, UsageError) as refused:  # the latter: not together with the user's mount options
             if not share.options:
                 raise
             for turn in share.turns:

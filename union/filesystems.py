@@ -87,7 +87,7 @@ def on_loop(stack: ExitStack, fstype: str, at: Path, image_dir: Path, name: str)
     how = _FORMATS[fstype]
     with image.open("xb") as file:
         file.truncate(how.size)
-    run_quietly(how.program, how.package, [*how.arguments, str(image)], f"{how.program} {image}")
+    run_quietly(how.program, how.package, [*how.arguments, str(image)], f"{how.program} {image}", talks=True)
     made = _mount_image(stack, image, fstype, at, how.options)
     if fstype == "ext4":
         (at / "lost+found").rmdir()  # the union would show it

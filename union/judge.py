@@ -130,13 +130,18 @@ class Judge:
         self._rotated = self._rotated or rotated
         for inode, seen in self._seen.items():
             seen.device = devices.directory if devices.same else None
-            lost = (rotated and devices.shifts) or (seen.in_upper and (rotated or not self.origins))
+            lost = (rotated and devices.shifts) or (seen.in_upper and (rotated or not self._has_origin(inode)))
             if lost or devices.free or (isinstance(inode, DirectoryInode) and (rotated or not devices.same)):
                 seen.number = None
             if rotated:
                 seen.in_upper = False
         if rotated:
             self._seen.pop(self.model.root, None)  # the root of the new upper layer
+
+    def _has_origin(self, inode: Inode) -> bool:
+        """Whether a copied-up object is known by its lower one; symlinks and the like hold no user xattrs."""
+        keeps = self.witness.namespace == "trusted" or isinstance(inode, FileInode)
+        return isinstance(inode, DirectoryInode) or (self.origins and keeps)
 
     def number(self, inode: Inode) -> int | None:
         """The st_ino last seen of the object, None if it was never seen or may have changed since."""
@@ -270,7 +275,9 @@ class Judge:
             yield f"{path}: mode {stat.S_IMODE(status.st_mode):04o} instead of {inode.mode:04o}"
         if (status.st_uid, status.st_gid) != (inode.uid, inode.gid):
             yield f"{path}: owner {status.st_uid}:{status.st_gid} instead of {inode.uid}:{inode.gid}"
-        if not isinstance(inode, DirectoryInode) and status.st_nlink != inode.nlink:
+        # Where everything is indexed the kernel counts the index entry too, once the object was not cached.
+        indexed = self.model.index_all and inode.in_upper and status.st_nlink == inode.nlink + 1
+        if not isinstance(inode, DirectoryInode) and status.st_nlink != inode.nlink and not indexed:
             yield f"{path}: {status.st_nlink} links instead of {inode.nlink}"
         if isinstance(inode, FileInode) and status.st_size != len(inode.content):
             yield f"{path}: size {status.st_size} instead of {len(inode.content)}"
@@ -310,8 +317,8 @@ class Judge:
         was = self._seen.setdefault(inode, now)
         # Directories of mixed-device unions have no lasting number (kernel doc, inode properties).
         lasting = self.devices.same or not isinstance(inode, DirectoryInode)
-        # Without file handles of lower each name of a copied-up object may get a number of its own.
-        lasting = lasting and (self.origins or inode.nlink == 1 or isinstance(inode, DirectoryInode))
+        # Without an origin a copied-up object has its lower one's number only as long as it stays cached.
+        lasting = lasting and (self._has_origin(inode) or not inode.in_upper)
         moved = was.device not in (None, now.device) or was.number not in (None, now.number)
         if moved and lasting and not self._renumbered(inode, was):
             yield f"{path}: inode {_text(was)} became {_text(now)}"

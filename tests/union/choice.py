@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
+from datasets.layers import PRIVATE
+from datasets.tree import walk
 from report.events import Listener, Outcome, ScenarioEnded
 from tests.union import GROUPS, PARITY, beyond
 from union.configuration import Configuration
@@ -79,9 +81,21 @@ def _unfit(group: Group, configuration: Configuration) -> str:
         return "has a lower that cannot be migrated: run it without detach"
     if configuration.plain and (len(group.lowers) > 1 or group.options):
         return "is about several lower layers or options of an overlay: run it with --ov"
+    if ("userxattr", "") in configuration.places.options and _is_marked(group):
+        return "is about an overlay's marks in the trusted namespace: run it without userxattr"
     if group.overlay_alone and (configuration.plain or configuration.nested or configuration.fuse):
         return "is about what a single overlay of the kernel does: run it with --ov"
     return ""
+
+
+def _is_marked(group: Group) -> bool:
+    """Whether its lower layers hold an overlay's own xattrs."""
+    return any(
+        key.startswith(PRIVATE)
+        for lower in group.lowers
+        for _, node in walk(lower)
+        for key in getattr(node, "xattrs", ())
+    )
 
 
 def by_name(name: str) -> Group:
