@@ -65,9 +65,13 @@ def _chown(model: Model, operation: Operation) -> Value:
         own = uid == inode.uid and operation.uid in (KEEP, uid) and operation.gid in (KEEP, uid)
         if uid and not own:
             raise Refusal(errno.EPERM)
+    outsider = uid not in (0, inode.gid)
+    privileged = inode.mode & stat.S_ISUID or (inode.mode & stat.S_ISGID and (outsider or inode.mode & stat.S_IXGRP))
+    if privileged and not isinstance(inode, DirectoryInode | LinkInode):
+        check_owner(inode, uid)  # to take the bits away is a change of the mode, whatever is asked for
     inode = raised(place)
     if not isinstance(inode, DirectoryInode):
-        drop_privileges(inode, outsider=uid not in (0, inode.gid))
+        drop_privileges(inode, outsider=outsider)
     inode.uid = inode.uid if operation.uid == KEEP else operation.uid
     inode.gid = inode.gid if operation.gid == KEEP else operation.gid
     return None

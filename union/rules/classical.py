@@ -176,6 +176,8 @@ def _truncate(model: Model, operation: Operation) -> Value:
     place, inode = model.existing(operation, follow=True)
     if isinstance(inode, DirectoryInode):
         raise Refusal(errno.EISDIR)
+    if not isinstance(inode, FileInode):
+        raise Refusal(errno.EINVAL)
     check_access(inode, uid_of(operation), WRITE)
     if inode.flags & APPEND_ONLY:
         raise Refusal(errno.EPERM)

@@ -50,7 +50,8 @@ def _new(operation: Make) -> Inode:
         return DirectoryInode(mode=mode & ~(stat.S_ISUID | stat.S_ISGID))
     if operation.type == stat.S_IFLNK:
         return LinkInode(mode=0o777, target=operation.target)
-    return SPECIAL[operation.type](mode=mode, rdev=operation.rdev)
+    rdev = operation.rdev if operation.type in (stat.S_IFCHR, stat.S_IFBLK) else 0
+    return SPECIAL[operation.type](mode=mode, rdev=rdev)
 
 
 def _rename(model: Model, operation: Operation) -> Value:

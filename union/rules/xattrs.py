@@ -62,6 +62,9 @@ def _remove(model: Model, operation: Operation) -> Value:
         _check_acl(inode, key, uid)
     else:
         _check(inode, key, uid, WRITE)
+        _check_storable(key)
+        if not key.startswith(NAMESPACES):
+            raise Refusal(errno.EOPNOTSUPP)
     if key not in inode.xattrs:
         raise Refusal(errno.ENODATA)
     inode = raised(place)
