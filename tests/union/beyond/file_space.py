@@ -217,16 +217,21 @@ def _with_file(layer: Path, probe: Callable[[int], object]) -> OSError | None:
         path.unlink()
 
 
-def _ranges(lower: Path, upper: Path) -> str | None:
+def _lacking(upper: Path) -> list[str]:
+    """The modes that the upper filesystem does not have."""
+    found = []
     for words, mode in RANGE_MODES:
         error = _with_file(upper, lambda fd, mode=mode: filecalls.fallocate(fd, mode, BLOCK, BLOCK))  # type: ignore[misc]
-        if error:
-            return f"no range can be {words} on upper: {error.strerror}"
-    return None
+        found += [f"no range can be {words} on upper: {error.strerror}"] if error else []
+    return found
+
+
+def _ranges(lower: Path, upper: Path) -> str | None:
+    return next(iter(_lacking(upper)), None)
 
 
 def _no_ranges(lower: Path, upper: Path) -> str | None:
-    return None if _ranges(lower, upper) else "upper can do it"
+    return None if len(_lacking(upper)) == len(RANGE_MODES) else "upper can do some of it"
 
 
 # holes and extents ----------------------------------------------------------------------------------

@@ -320,7 +320,7 @@ GROUPS = (
     Group("held-file", "Read and write through descriptors of a file that others write.", BY_OTHERS),
     Group("held-file-attributes", "Change the attributes of a file through descriptors.", ATTRIBUTES),
     Group("held-file-names", "Keep a file open while its names change.", NAMES),
-    # Below another overlay without file handles, the two names lead to objects of their own.
+    # On another overlay without file handles, the two names lead to objects of their own.
     Group(
         "held-file-second-name",
         "Keep a file open that gets a second name.",

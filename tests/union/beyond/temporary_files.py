@@ -150,7 +150,7 @@ TEMPORARY = (
 
 GROUPS = (
     Group("tmpfile", "Make files with O_TMPFILE and link them.", TEMPORARY),
-    # Below another overlay without file handles, the two names lead to objects of their own.
+    # On another overlay without file handles, the two names lead to objects of their own.
     Group(
         "link-held",
         "Link a lower file through a descriptor.",

@@ -333,8 +333,9 @@ def _leave(lower: Path, upper: Path) -> str | None:
 
 
 GROUPS = (
-    Group("inotify-file", "Watch files that are copied up meanwhile.", OF_FILES),
-    # Below another overlay without file handles, the two names lead to objects of their own.
+    # On another overlay without file handles a copied-up object is a new one once its name left the caches, and
+    # its two names lead to two: a watch sees neither.
+    Group("inotify-file", "Watch files that are copied up meanwhile.", OF_FILES, overlay_alone=True),
     Group("inotify-second-name", "Watch files that have two names.", SECOND_NAMES, overlay_alone=True),
     Group("inotify-dir", "Watch directories that are copied up meanwhile.", OF_DIRECTORIES),
     Group(
@@ -342,6 +343,7 @@ GROUPS = (
         "Watch objects that are copied up, told by handles.",
         BY_HANDLE,
         needs=(Need("fanotify that reports handles", _fanotify),),
+        overlay_alone=True,
     ),
     Group(
         "fanotify-leave",
