@@ -96,7 +96,7 @@ def _judge(
         merged(trees),
         upper=upper,
         redirects=settings.redirects,
-        indexed=settings.index,
+        indexed=settings.index or configuration.plain,  # a plain tree keeps its hard links
         index_all=settings.index_all,
     )
     if configuration.plain:

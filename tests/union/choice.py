@@ -81,7 +81,9 @@ def _unfit(group: Group, configuration: Configuration) -> str:
         return "has a lower that cannot be migrated: run it without detach"
     if configuration.plain and (len(group.lowers) > 1 or group.options):
         return "is about several lower layers or options of an overlay: run it with --ov"
-    if ("userxattr", "") in configuration.places.options and _is_marked(group):
+    # Symlinks and special files hold no user xattrs, so an index of them cannot be kept in any either.
+    trusted = _is_marked(group) or ("index", "on") in group.options
+    if ("userxattr", "") in configuration.places.options and trusted:
         return "is about an overlay's marks in the trusted namespace: run it without userxattr"
     if group.overlay_alone and (configuration.plain or configuration.nested or configuration.fuse):
         return "is about what a single overlay of the kernel does: run it with --ov"

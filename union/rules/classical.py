@@ -92,7 +92,7 @@ def _rmdir(model: Model, operation: Operation) -> Value:
     check_delete(place, uid_of(operation), directory=True)
     if isinstance(place.inode, DirectoryInode) and place.inode.entries:
         raise Refusal(errno.ENOTEMPTY)
-    remove(place)
+    remove(place, indexed=model.index_all)
     return None
 
 
@@ -103,7 +103,7 @@ def _unlink(model: Model, operation: Operation) -> Value:
     if place.slash:
         raise Refusal(errno.EISDIR if isinstance(place.inode, DirectoryInode) else errno.ENOTDIR)
     check_delete(place, uid_of(operation), directory=False)
-    remove(place)
+    remove(place, indexed=model.index_all)
     return None
 
 
@@ -135,7 +135,7 @@ def _rename(model: Model, operation: Operation) -> Value:
         raise Refusal(errno.ENOTEMPTY)
     inode = copy_up(old)
     if new.inode is not None:
-        remove(new)
+        remove(new, indexed=model.index_all)
     del old.parent.entries[old.name]
     touch_directory(old)
     new.parent.entries[new.name] = inode
@@ -215,7 +215,7 @@ def _rmtree(model: Model, operation: Operation) -> Value:
         assert below.inode is not None
         below.inode.nlink -= 1
     place.inode.nlink += 1
-    remove(place)
+    remove(place, indexed=model.index_all)
     return None
 
 

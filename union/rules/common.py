@@ -125,10 +125,11 @@ def touch_directory(place: Place) -> None:
     place.parent.version += 1
 
 
-def remove(place: Place) -> None:
+def remove(place: Place, *, indexed: bool = False) -> None:
+    """Take the name at `place` away. What is `indexed` by all its names is copied up first: the index keeps count."""
     assert place.inode is not None
-    if place.inode.lower_names:
-        copy_up(place)  # the number of names is kept with the copied-up object
+    if place.inode.lower_names or (indexed and not isinstance(place.inode, DirectoryInode)):
+        copy_up(place)
     if not place.inode.breaks:  # the lower group keeps its count: nobody takes a name out of it
         place.inode.nlink -= 1
     del place.parent.entries[place.name]

@@ -317,8 +317,8 @@ def _look(model: Model, operation: Operation) -> Value:
     if not isinstance(held.inode, FileInode):
         return what
     # The link count of an object that is not copied up is that in lower, where its name still is (kernel doc,
-    # inode properties), unless everything is indexed: then removal copies up first.
-    own = model.index_all or not in_lower(model, held.inode)
+    # inode properties).
+    own = not in_lower(model, held.inode)
     links = held.inode.nlink if own else max(held.inode.nlink, 1)
     return f"{what}, {len(held.inode.content)} bytes, {links} links"
 
