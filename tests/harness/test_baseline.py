@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -274,10 +275,18 @@ def parameter(row: Row) -> ParameterSet:
     return pytest.param(row, id=row.name, marks=pytest.mark.skipif(bool(reasons), reason="; ".join(reasons) or "-"))
 
 
+@pytest.fixture
+def open_directory() -> Iterator[Path]:
+    """A directory that uid 1 can reach, unlike pytest's own."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
 @pytest.mark.parametrize("row", [parameter(row) for row in ROWS])
 @isolated
-def test_row(row: Row, tmp_path: Path) -> None:
-    base, lower = two_filesystems(tmp_path)
+def test_row(row: Row, open_directory: Path) -> None:
+    base, lower = two_filesystems(open_directory)
     variables = environment(row, base, lower)
     before = mounted()
     done = start([*command(row), "--kernel=native"], variables)
@@ -289,13 +298,14 @@ def test_row(row: Row, tmp_path: Path) -> None:
         assert (after.returncode, after.stderr) == (0, "")
 
 
-def two_filesystems(tmp_path: Path) -> tuple[Path, Path]:
+def two_filesystems(within: Path) -> tuple[Path, Path]:
     """A directory each on two of them, as xfstests makes its base and its lower directory."""
+    os.umask(0o022)
     for name in ("scratch", "test"):
-        (tmp_path / name).mkdir()
-        syscalls.mount(name, tmp_path / name, "tmpfs")
-        (tmp_path / name / "union").mkdir()
-    return tmp_path / "scratch/union", tmp_path / "test/union"
+        (within / name).mkdir()
+        syscalls.mount(name, within / name, "tmpfs", 0, "mode=0755")
+        (within / name / "union").mkdir()
+    return within / "scratch/union", within / "test/union"
 
 
 def mounted() -> str:
