@@ -11,7 +11,7 @@ from pathlib import Path
 
 from command import output
 from command.options import Options
-from mount_union import mount_union
+from mount_union import Union, mount_union
 from report.events import Checked, Listener, Outcome
 from report.terminal import Terminal
 from tests.union import FAMILIES
@@ -165,11 +165,20 @@ def _carry_out(configuration: Configuration, share: Share, how: str, tell: Liste
         for turn in union.turns:
             runner.run_turn(turn, how)
             if share.rotating and not within and not runner.lost:
-                union.cycler.remount()
-                complaints = tuple(union.judge.tree(turn.top, skip=runner.spoiled))
+                complaints = tuple(_remounted(union, runner, turn.top))
                 tell(Checked("-", "after a remount each group is as the model says", complaints))
         if not runner.lost:
             union.finish(runner.spoiled)
+
+
+def _remounted(union: Union, runner: Runner, top: str) -> list[str]:
+    """Mount the union again after a group and look at it; a refusal is a failure, as it is in the middle of one."""
+    try:
+        union.cycler.remount()
+    except MountRefused as refused:
+        runner.lost = "the union could not be mounted again"
+        return [f"cannot be mounted again: {refused}"]
+    return union.judge.tree(top, skip=runner.spoiled)
 
 
 def exit_code(terminal: Terminal) -> int:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from datasets import tree
-from union import syscalls
+from union import mountinfo, syscalls
 from union.errors import SetupError, Unsupported
 from union.filesystems import tmpfs
 
@@ -26,6 +26,7 @@ SCRATCH_PREFIX: Final = "ovl-detach-"
 MARK: Final = ".ovl-detach"  # in a directory of the user's: what has our names there was made by us
 _SCRATCH_MIN_AGE: Final = 60  # seconds; a younger scratch directory may not be locked by its owner yet
 _NAMES: Final = re.compile(r"[lmnuw]|\d+")  # what a run makes in a directory of the user's (parity 2.1)
+_LAYER_KEYS: Final = ("lowerdir", "lowerdir+", "upperdir")
 
 
 def enter_private_namespace() -> None:
@@ -90,6 +91,8 @@ def claim(stack: ExitStack, directory: Path, variable: str) -> None:
         lock = os.open(mark, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         stack.callback(os.close, lock)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.fstat(lock).st_nlink:
+            raise BlockingIOError  # its owner gave it back between the two calls
     except BlockingIOError as error:
         raise SetupError(f"{variable}: another run works in {directory}") from error
     except OSError as error:
@@ -98,8 +101,21 @@ def claim(stack: ExitStack, directory: Path, variable: str) -> None:
     if present and not left_by_us:
         mark.unlink()
         raise SetupError(f"{variable}: {present[0]} is not ours; empty {directory} or name another directory")
+    if point := _mounted_from(present):
+        raise SetupError(f"{variable}: {point} is still mounted from {directory}; ./run -c takes it down")
     _remove(present)
     stack.callback(_give_back, directory)
+
+
+def _mounted_from(entries: list[Path]) -> str | None:
+    """Where something is mounted on one of the directories, or an overlay that has a layer in one."""
+    taken = [os.path.realpath(entry) for entry in entries]
+    for mount in mountinfo.mounts():
+        layers = [path for key, value in mount.options if key in _LAYER_KEYS for path in value.split(":")]
+        paths = [mount.point, *(layers if mount.fstype == "overlay" else ())]
+        if any(path == entry or path.startswith(f"{entry}/") for path in paths for entry in taken):
+            return mount.point
+    return None
 
 
 def _give_back(directory: Path) -> None:
