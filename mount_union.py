@@ -70,7 +70,7 @@ def mount_union(
     with ExitStack() as stack:
         log = stack.enter_context(KernelLog())
         foundation = Foundation(stack, configuration, mountpoint)
-        share = share.able(foundation.lower.root, foundation.upper.root, tell, configuration.lower_fs)
+        share = share.able(foundation.lower.root, foundation.uppers(), tell, configuration.lower_fs)
         trees = share.trees()
         layers = foundation.fill(trees)
         if configuration.nested:

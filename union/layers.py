@@ -133,6 +133,14 @@ class Foundation:
             return filesystems.tmpfs(self._stack, roots.lower, LOWER_NAME)  # until its content is known
         return filesystems.make(self._stack, configuration.lower_fs, roots.lower, roots.scratch, LOWER_NAME)
 
+    def uppers(self) -> tuple[Path, ...]:
+        """The roots of a filesystem of each kind that an upper layer can be on."""
+        if not self._configuration.maxfs:
+            return (self.upper.root,)
+        at = self._roots.scratch / "like-an-upper"
+        at.mkdir(exist_ok=True)
+        return (self.upper.root, filesystems.tmpfs(self._stack, at, UPPER_NAME).root)
+
     def fill(self, trees: Sequence[Directory]) -> LayerStack:
         """Write `trees`, one per lower layer and the topmost first, and make the first upper layer.
 

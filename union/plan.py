@@ -64,13 +64,15 @@ class Share:
         layers = max(len(trees) for _, trees in per_turn)
         return [Directory({top: trees[layer] for top, trees in per_turn}) for layer in range(layers)]
 
-    def able(self, lower: Path, upper: Path, tell: Listener, lower_fs: str = "") -> Share:
+    def able(self, lower: Path, uppers: Sequence[Path], tell: Listener, lower_fs: str = "") -> Share:
         """The share without the groups whose needs the empty filesystems do not meet: those are skipped.
 
-        `lower_fs` is what the lower will be packed as, if that is another kind. Raises NothingLeft.
+        `uppers` are roots of all kinds of filesystem that an upper layer can be on. `lower_fs` is what the lower will be packed as, if that is another kind. Raises NothingLeft.
         """
         needs = {need for turn in self.turns for need in turn.group.needs}
-        unmet: dict[Need, str] = {need: why for need in needs if (why := need.probe(lower, upper)) is not None}
+        unmet: dict[Need, str] = {}
+        for upper in uppers:
+            unmet |= {need: why for need in needs if (why := need.probe(lower, upper)) is not None}
         unmet |= {need: f"{lower_fs} as a lower does not have it" for need in needs if lower_fs in need.lacking}
         left = []
         for turn in self.turns:
