@@ -67,7 +67,8 @@ class Share:
     def able(self, lower: Path, uppers: Sequence[Path], tell: Listener, lower_fs: str = "") -> Share:
         """The share without the groups whose needs the empty filesystems do not meet: those are skipped.
 
-        `uppers` are roots of all kinds of filesystem that an upper layer can be on. `lower_fs` is what the lower will be packed as, if that is another kind. Raises NothingLeft.
+        `uppers` are roots of all kinds of filesystem that an upper layer can be on, `lower_fs` is what the
+        lower will be packed as, if that is another kind. Raises NothingLeft.
         """
         needs = {need for turn in self.turns for need in turn.group.needs}
         unmet: dict[Need, str] = {}

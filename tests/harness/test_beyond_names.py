@@ -446,6 +446,6 @@ def test_what_a_packed_lower_lacks_is_skipped() -> None:
     group = Group("g", "Do it.", (Scenario("one", lambda n: (unlink(n.reg),)),), needs=(need,))
     other = Group("h", "Do it.", (Scenario("one", lambda n: (unlink(n.reg),)),))
     share = Share((Turn("g", group, (1,)), Turn("h", other, (1,))))
-    assert share.able(Path(), Path(), tell, "xfs") == share and not skipped
-    left = share.able(Path(), Path(), tell, "squashfs")
+    assert share.able(Path(), [Path()], tell, "xfs") == share and not skipped
+    left = share.able(Path(), [Path()], tell, "squashfs")
     assert [turn.top for turn in left.turns] == ["h"] and len(skipped) == 1

@@ -11,6 +11,7 @@ from command.options import parse
 from report.events import Event, Outcome, ScenarioEnded
 from tests.union import GROUPS, PARITY, beyond, choice
 from tests.union.choice import Choice, Exclusion, by_name, default_groups, select
+from union.configuration import Configuration
 from union.errors import UsageError
 from union.operations import R, open_file
 from union.plan import Selection
@@ -26,7 +27,8 @@ def selection(
 ) -> list[Selection]:
     """What runs; what is told about the rest is added to `told`."""
     events = [] if told is None else told
-    return picked.selection(directory_renames=renames, detaches=detaches, tell=lambda event: events.append(event))
+    configuration = Configuration(detach=detaches)
+    return picked.selection(configuration, directory_renames=renames, tell=lambda event: events.append(event))
 
 
 def names(picked: list[Selection]) -> list[str]:

@@ -19,7 +19,7 @@ from union.operations import Operation, R, mkdir, open_file, rename
 from union.plan import NothingLeft, Selection, Share, Turn, plan
 from union.scenario import Group, Need, Scenario
 
-HERE = Path("/nowhere/lower"), Path("/nowhere/upper")
+HERE = Path()
 ROTATING = Configuration(rotations=2)
 LOOK = open_file(Name("file"), R)
 MAKE = mkdir(Name("dir"))
@@ -150,9 +150,9 @@ def test_needs_that_are_not_met_skip_with_all_reasons() -> None:
     same = group("same", needs=(acls,))
     told: list[Event] = []
     (share,) = plan(Configuration(), whole(poor, group("plain"), same, group("rich", needs=(met,))))
-    left = share.able(*HERE, lambda event: told.append(event))
+    left = share.able(HERE, [HERE], lambda event: told.append(event))
     assert [turn.top for turn in left.turns] == ["plain", "rich"]
-    assert asked == [HERE], "each need is found out once, on both filesystems"
+    assert asked == [(HERE, HERE)], "each need is found out once, on both filesystems"
     skipped = [event for event in told if isinstance(event, ScenarioEnded)]
     assert told == skipped
     assert [(e.selector, e.outcome, e.complaints) for e in skipped] == [
@@ -165,7 +165,7 @@ def test_needs_that_are_not_met_skip_with_all_reasons() -> None:
 def test_met_needs_skip_nothing() -> None:
     told: list[Event] = []
     (share,) = plan(ROTATING, whole(group("m", MAKE, needs=(need("xattrs", None),))))[:1]
-    assert share.able(*HERE, lambda event: told.append(event)) == share
+    assert share.able(HERE, [HERE], lambda event: told.append(event)) == share
     assert (told, share.rotating) == ([], True)
 
 
@@ -173,10 +173,20 @@ def test_a_share_of_which_nothing_is_left_says_so() -> None:
     told: list[Event] = []
     (share,) = plan(Configuration(), whole(group("poor", needs=(need("ACLs", "EOPNOTSUPP"),))))
     with pytest.raises(NothingLeft):
-        share.able(*HERE, lambda event: told.append(event))
+        share.able(HERE, [HERE], lambda event: told.append(event))
     assert len(told) == 1
 
 
 @pytest.mark.parametrize("kind", ["no", "ov", "ovov"])
 def test_an_empty_selection_needs_no_union(kind: Kind) -> None:
     assert plan(Configuration(kind=kind), []) == []
+
+
+def test_a_need_must_be_met_by_every_kind_of_upper() -> None:
+    first, second = Path("one"), Path("two")
+    only = Need("something", lambda _lower, upper: None if upper == first else "not on this one")
+    (share,) = plan(Configuration(), whole(group("poor", needs=(only,))))
+    assert share.able(HERE, [first], lambda event: None) == share
+    for uppers in ([first, second], [second, first]):
+        with pytest.raises(NothingLeft):
+            share.able(HERE, uppers, lambda event: None)
