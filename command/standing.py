@@ -58,6 +58,8 @@ def clean_up(options: Options) -> int:
         if not known.ours(mount):
             continue
         try:
+            if syscalls.mount_id(mount.point) != mount.id:
+                raise SetupError(f"{mount.point}: another mount lies on ours; unmount it first")
             syscalls.umount(mount.point)
         except OSError as error:
             raise SetupError(f"cannot unmount {mount.point}: {error.strerror}") from error
