@@ -58,6 +58,8 @@ def clean_up(options: Options) -> int:
         if not known.ours(mount):
             continue
         try:
+            if syscalls.mount_id(mount.point) != mount.id:
+                raise SetupError(f"{mount.point}: another mount lies on ours; unmount it first")
             syscalls.umount(mount.point)
         except OSError as error:
             raise SetupError(f"cannot unmount {mount.point}: {error.strerror}") from error
@@ -86,14 +88,20 @@ class _Known:
             return point in self.roots or point.parent in self.roots or point == self.union
         if point == self.lower:
             return mount.source.startswith("/dev/loop") and mount.fstype in READ_ONLY
+        if _has_upper_in(mount, self.scratch):  # wherever the user had it mounted
+            return True
         return (point == self.union or point.parent in self.roots) and self._is_union(mount)
 
     def _is_union(self, mount: Mount) -> bool:
         """A union over one of the layers: an overlay of somebody else's on the same directory is none."""
         if mount.fstype.startswith("fuse."):
             return mount.source == mount.fstype.removeprefix("fuse.")
-        upper = Path(dict(mount.options).get("upperdir") or "/nowhere")
-        return mount.fstype == "overlay" and any(upper.is_relative_to(root) for root in (self.upper, *self.scratch))
+        return _has_upper_in(mount, [self.upper])
+
+
+def _has_upper_in(mount: Mount, roots: Sequence[Path]) -> bool:
+    upper = Path(dict(mount.options).get("upperdir") or "/nowhere")
+    return mount.fstype == "overlay" and any(upper.is_relative_to(root) for root in roots)
 
 
 def _is_scratch(mount: Mount) -> bool:
