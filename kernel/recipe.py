@@ -15,9 +15,6 @@ from kernel.requirements import find_program
 VERSION = 3
 """To be raised when this package builds something else out of the same inputs."""
 
-STOCK = "stock"
-"""The flavour without the patches; the others are directories of `flavours/`."""
-
 _HERE = Path(__file__).resolve().parent
 
 
@@ -62,37 +59,32 @@ def series(root: Path = _HERE) -> list[str]:
 
 def stock(one: str) -> str:
     """The kernel of series `one` without the patches."""
-    return f"{STOCK}-{one}"
-
-
-def flavours(root: Path = _HERE) -> list[str]:
-    """What a kernel of any series can be made as, beside the plain one with the patches."""
-    return [STOCK, *sorted(path.name for path in (root / "flavours").glob("*") if path.is_dir())]
+    return f"stock-{one}"
 
 
 def names(root: Path = _HERE) -> list[str]:
-    """The kernels that can be built: per series the patched one and the flavours of it."""
-    return [name for one in series(root) for name in (one, *(f"{flavour}-{one}" for flavour in flavours(root)))]
+    """The kernels that can be built: per series the patched one, the stock one, and the flavours there are of it."""
+    flavours = sorted(path.name for path in (root / "flavours").glob("*") if path.is_dir())
+    return [
+        name
+        for one in series(root)
+        for name in (one, stock(one), *(flavour for flavour in flavours if flavour.endswith(f"-{one}")))
+    ]
 
 
 def recipe(name: str, root: Path = _HERE) -> Recipe:
     """The recipe of kernel `name`, like `6.12` or `stock-6.12`; `UsageError` when there is none.
 
     `root` is the directory with `patches/SERIES/`, `fixes/SERIES/` (patches, and a `uml.config` for options that only
-    this series has), `flavours/FLAVOUR/` (the same) and `uml.config`.
+    this series has), `flavours/FLAVOUR-SERIES/` (the same) and `uml.config`.
     """
     if name not in names(root):
         raise UsageError(f"unknown kernel {name!r}; known: {', '.join(names(root))}")
-    flavour, _, one = name.rpartition("-")
-    extra = root / "flavours" / flavour if flavour not in ("", STOCK) else None
-    patches = () if flavour == STOCK else _patches(root / "patches" / one)
-    return Recipe(
-        name,
-        one,
-        _patches(root / "fixes" / one),
-        (*patches, *(_patches(extra) if extra else ())),
-        _existing(root / "uml.config", root / "fixes" / one / "uml.config", *([extra / "uml.config"] if extra else [])),
-    )
+    one = name.rpartition("-")[2]
+    patches = () if name == stock(one) else _patches(root / "patches" / one)
+    extra = root / "flavours" / name
+    fragments = _existing(root / "uml.config", root / "fixes" / one / "uml.config", extra / "uml.config")
+    return Recipe(name, one, _patches(root / "fixes" / one), (*patches, *_patches(extra)), fragments)
 
 
 def compiler() -> str:

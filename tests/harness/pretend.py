@@ -62,9 +62,9 @@ def make_ingredients(tmp_path: Path) -> Path:
     (root / "patches/6.12/0001-change.patch").write_text(PATCH)
     (root / "fixes/6.12/0001-fix.patch").write_text(FIX)
     (root / "uml.config").write_text("# a comment\nCONFIG_ONE=y\nCONFIG_TWO=5\n")
-    (root / "flavours/counting").mkdir(parents=True)
-    (root / "flavours/counting/0001-count.patch").write_text(COUNT)
-    (root / "flavours/counting/uml.config").write_text("CONFIG_TWO=6\n")
+    (root / "flavours/counting-6.12").mkdir(parents=True)
+    (root / "flavours/counting-6.12/0001-count.patch").write_text(COUNT)
+    (root / "flavours/counting-6.12/uml.config").write_text("CONFIG_TWO=6\n")
     return root
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from kernel import config
 from kernel import recipe as recipes
+from kernel.errors import UsageError
 from kernel.recipe import recipe
 from tests.harness.pretend import COUNT, FIX, PATCH, make_ingredients
 
@@ -39,9 +40,9 @@ def test_every_input_changes_the_hash(ingredients: Path, monkeypatch: pytest.Mon
     (ingredients / "fixes/6.12/uml.config").write_text("CONFIG_THREE=y\n")
     note()
     note(name="counting-6.12")
-    (ingredients / "flavours/counting/uml.config").write_text("CONFIG_TWO=7\n")
+    (ingredients / "flavours/counting-6.12/uml.config").write_text("CONFIG_TWO=7\n")
     note(name="counting-6.12")
-    (ingredients / "flavours/counting/0001-count.patch").write_text(COUNT + "\n")
+    (ingredients / "flavours/counting-6.12/0001-count.patch").write_text(COUNT + "\n")
     note(name="counting-6.12")
     monkeypatch.setattr(recipes, "VERSION", recipes.VERSION + 1)
     note()
@@ -66,3 +67,10 @@ def test_fragments_are_common_then_of_the_series_then_of_the_flavour(ingredients
     asked = config.requested(recipe("counting-6.12", ingredients).fragment())
     assert asked == {"CONFIG_ONE": "CONFIG_ONE=m", "CONFIG_TWO": "CONFIG_TWO=6", "CONFIG_THREE": "CONFIG_THREE=y"}
     assert config.requested(recipe("6.12", ingredients).fragment())["CONFIG_TWO"] == "CONFIG_TWO=5"
+
+
+def test_a_flavour_is_of_one_series(ingredients: Path) -> None:
+    (ingredients / "patches/6.1").mkdir()
+    assert recipes.names(ingredients) == ["6.1", "stock-6.1", "6.12", "stock-6.12", "counting-6.12"]
+    with pytest.raises(UsageError, match=r"unknown kernel 'counting-6\.1'"):
+        recipe("counting-6.1", ingredients)
