@@ -190,7 +190,8 @@ OF_FILES = (
         "opened for writing by its handle",
         lambda n: (
             encode(n.reg),
-            hold(n.reg, os.O_PATH, "pin"),  # its name is known and can be copied up
+            forget(n),
+            hold(n.reg, os.O_PATH, "pin"),  # this of its names alone is known and can be copied up
             decode(n.reg, W),
             writes(n.reg, b"new"),
             holds(n.reg, NEW),
