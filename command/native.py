@@ -139,9 +139,7 @@ def carry_out(configuration: Configuration, choice: Choice, tell: Listener) -> N
     os.umask(0o022)
     os.setgroups([])
     settings = effective(configuration)
-    # After a detach no directory merges with a lower one, so none needs a redirect to be renamed.
-    renames = settings.redirects or configuration.detach
-    selection = choice.selection(configuration, directory_renames=renames, tell=tell)
+    selection = choice.selection(configuration, redirects=settings.redirects, tell=tell)
     shown = settings.shown(configuration)
     for share in plan(configuration, selection):
         rotating = share.rotating or (configuration.detach and bool(configuration.rotations))

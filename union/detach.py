@@ -71,13 +71,13 @@ def _migrate(configuration: Configuration, overlay: Overlay, judge: Judge, tell:
     union, upper = overlay.stack.mountpoint, overlay.stack.upperdir
     data_left = overlay.effective_options().get("metacopy") == "on"
     if configuration.migrate == "mail":
-        migration = migrate.mail(union, upper)
+        migration = migrate.mail(union, upper, namespace=judge.witness.namespace)
         judge.model.copy_up_all((0, 0))
     if configuration.migrate == "mail" and data_left:
         tell(Evidence("migration without data", migration.describe()))
         tell(Checked("D6, D18", "no directory is opaque over data that only lower has", tuple(_hidden_data(upper))))
     if configuration.migrate == "dfs" or data_left:
-        migration = migrate.dfs(union, upper, **_left(configuration, judge))
+        migration = migrate.dfs(union, upper, **_left(configuration, judge), namespace=judge.witness.namespace)
         judge.model.copy_up_all(None)
     judge.model.detach()
     tell(Evidence("migration", migration.describe()))
@@ -128,6 +128,9 @@ def over_empty_lower(
     overlay: Overlay, judge: Judge, cycler: Cycler, skip: Collection[str], tell: Listener
 ) -> None:
     """Mount the unmounted `overlay` once more, over a lower that holds nothing: the same tree must appear (D11)."""
+    if ("volatile", "") in overlay.options:
+        tell(Evidence("mounted once more", "not looked at: a volatile overlay cannot be mounted again (D11)"))
+        return
     with ExitStack() as stack:
         at = overlay.stack.scratch / "nothing"
         at.mkdir()

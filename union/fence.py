@@ -60,14 +60,19 @@ class Shutdown:
     def fence(self) -> None:
         """Read a canary file of the lower, then shut the filesystem down.
 
-        Raises SetupError: the layer is not the mount that was made, it is unreadable already, it holds
+        Raises CannotFence when this kernel cannot shut such a filesystem down, and SetupError: the layer is not the mount that was made, it is unreadable already, it holds
         no file to read, or xfs_io is missing or fails.
         """
         with self._ours() as root:
             self._canary, self._size = _read_canary(root)
             # By descriptor: what the path means may change under us, this cannot.
             arguments = ["-x", "-c", "shutdown", f"/proc/self/fd/{root}"]
-            run_quietly("xfs_io", "xfsprogs", arguments, f"xfs_io -x -c shutdown {self._layer.root}", [root])
+            try:
+                run_quietly("xfs_io", "xfsprogs", arguments, f"xfs_io -x -c shutdown {self._layer.root}", [root])
+            except SetupError as error:
+                if os.strerror(errno.ENOTTY) not in str(error):
+                    raise
+                raise CannotFence(f"kernel {os.uname().release} cannot shut {self._layer.fstype} down") from error
 
     def self_test(self, *, cold: bool = False) -> str:
         """Look up, list, stat and read in the fenced lower: what BITES names must give EIO.

@@ -146,7 +146,8 @@ class Judge:
     def number(self, inode: Inode) -> int | None:
         """The st_ino last seen of the object, None if it was never seen or may have changed since."""
         seen = self._seen.get(inode)
-        return seen.number if seen and not self._renumbered(inode, seen) else None
+        kept = self._has_origin(inode) or not inode.in_upper
+        return seen.number if seen and kept and not self._renumbered(inode, seen) else None
 
     def _renumbered(self, inode: Inode, seen: Seen) -> bool:
         return self.renumbers and inode.in_upper and not seen.in_upper

@@ -209,18 +209,19 @@ def _inside(path: str, name: str) -> str:
     return name if path == ROOT else f"{path}/{name}"
 
 
-def mail(union: Path, upper: Path) -> Migration:
+def mail(union: Path, upper: Path, *, namespace: str = "trusted") -> Migration:
     """The mail's way: the real `chown -R` and 4 times `find` on `union`, then listing on in process.
 
-    `union` is the mounted overlay, `upper` its upper layer directory. Listing ends when no directory is
-    merged any more or a pass changes nothing. As in the mail, everything is owned by 0:0 afterwards and
-    chown takes suid bits and capabilities of what it touches: use `dfs` where that matters.
+    `union` is the mounted overlay, `upper` its upper layer directory, which keeps its marks in `namespace`.
+    Listing ends when no directory is merged any more or a pass changes nothing. As in the mail, everything is
+    owned by 0:0 afterwards and chown takes suid bits and capabilities of what it touches: use `dfs` where that
+    matters.
 
     What chown complains about is a leftover. Raises SetupError if a program is missing or find fails.
     """
     # The mail says 0.0; newer chown warns about the dot on stderr, and 0:0 means the same to all.
     leftovers = _complaints(complaints("chown", "coreutils", ["-R", "0:0", str(union)]), union)
-    layer = _Upper(upper)
+    layer = _Upper(upper, namespace)
     opaque_after: list[int] = []
     for _ in range(MAIL_PASSES):
         lines = complaints("find", "findutils", [str(union), "-inum", "0"])
@@ -269,7 +270,12 @@ def _list_top_down(root_fd: int) -> _Walk:
 
 
 def dfs(
-    union: Path, upper: Path, *, skip_copy: frozenset[str] = NONE, skip_listing: frozenset[str] = NONE
+    union: Path,
+    upper: Path,
+    *,
+    skip_copy: frozenset[str] = NONE,
+    skip_listing: frozenset[str] = NONE,
+    namespace: str = "trusted",
 ) -> Migration:
     """Copy up and list in one walk, each directory listed after its subdirectories, then until stable.
 
@@ -284,7 +290,7 @@ def dfs(
     try:
         walk = _Migrator(root_fd, skip_copy, skip_listing)
         walk.run()
-        layer = _Upper(upper)
+        layer = _Upper(upper, namespace)
         opaque_after = [0, len(layer.read().opaque)]
         while layer.merged and opaque_after[-1] != opaque_after[-2]:
             for path in sorted(layer.merged - skip_listing, key=_depth, reverse=True):

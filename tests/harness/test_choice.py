@@ -28,7 +28,7 @@ def selection(
     """What runs; what is told about the rest is added to `told`."""
     events = [] if told is None else told
     configuration = Configuration(detach=detaches)
-    return picked.selection(configuration, directory_renames=renames, tell=lambda event: events.append(event))
+    return picked.selection(configuration, redirects=renames, tell=lambda event: events.append(event))
 
 
 def names(picked: list[Selection]) -> list[str]:

@@ -42,18 +42,20 @@ class Choice:
         select(self.words)
         select([exclusion.word for exclusion in self.excluded])
 
-    def selection(self, configuration: Configuration, *, directory_renames: bool, tell: Listener) -> list[Selection]:
-        """The scenarios that run with this configuration, with directory renames on or off.
+    def selection(self, configuration: Configuration, *, redirects: bool, tell: Listener) -> list[Selection]:
+        """The scenarios that run with this configuration, with redirects of directories on or off.
 
-        What is excluded is reported as skipped. Raises UsageError for a word that picks none of this run.
+        After a detach no directory merges with a lower one, so none needs a redirect to be renamed. What is excluded
+        is reported as skipped. Raises UsageError for a word that picks none of this run.
         """
-        groups = tuple(g for g in default_groups(directory_renames) if not _unfit(g, configuration))
+        everything = default_groups(directory_renames=redirects or configuration.detach)
+        groups = tuple(g for g in everything if not _unfit(g, configuration, redirects))
         selection = select(self.words or [group.name for group in groups], groups)
         for group, _ in selection:
             if group.when not in (When.ALWAYS, When.BY_NAME) and group not in groups:
                 flag = "--xdev" if group.when is When.NO_DIRECTORY_RENAMES else "a run without --xdev"
                 raise UsageError(f"{group.name} expects {group.when.value}: it belongs to {flag}")
-            if why := _unfit(group, configuration):
+            if why := _unfit(group, configuration, redirects):
                 raise UsageError(f"{group.name} {why}")
         return self._less_excluded(selection, tell)
 
@@ -75,12 +77,14 @@ class Choice:
         return left
 
 
-def _unfit(group: Group, configuration: Configuration) -> str:
+def _unfit(group: Group, configuration: Configuration, redirects: bool) -> str:
     """Why a group cannot be part of a run with this configuration; empty if it can."""
     if configuration.detach and not group.detaches:
         return "has a lower that cannot be migrated: run it without detach"
     if configuration.plain and (len(group.lowers) > 1 or group.options):
         return "is about several lower layers or options of an overlay: run it with --ov"
+    if not redirects and group.when is When.DIRECTORY_RENAMES and _is_marked(group):
+        return "has redirects in its lower layers: run it with directory renames"
     # Symlinks and special files hold no user xattrs, so an index of them cannot be kept in any either.
     trusted = _is_marked(group) or ("index", "on") in group.options
     if ("userxattr", "") in configuration.places.options and trusted:
