@@ -249,6 +249,7 @@ MISTAKES = {
 }
 
 
+@needs_root
 @pytest.mark.parametrize(("line", "why"), MISTAKES.items(), ids=list(MISTAKES))
 def test_a_mistake_is_told_and_touches_nothing(line: str, why: str, here: Path) -> None:
     before = {path: os.lstat(path).st_mtime_ns for path in sorted(here.rglob("*"))}
