@@ -60,7 +60,8 @@ class Shutdown:
     def fence(self) -> None:
         """Read a canary file of the lower, then shut the filesystem down.
 
-        Raises CannotFence when this kernel cannot shut such a filesystem down, and SetupError: the layer is not the mount that was made, it is unreadable already, it holds
+        Raises CannotFence when this kernel cannot shut such a filesystem down, and SetupError: the layer is not
+        the mount that was made, it is unreadable already, it holds
         no file to read, or xfs_io is missing or fails.
         """
         with self._ours() as root:
