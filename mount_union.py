@@ -22,8 +22,8 @@ from union.judge import DeviceRule, Judge, Look
 from union.kernellog import KernelLog
 from union.layers import Foundation
 from union.model import Model
-from union.overlay import Overlay
-from union.plan import Share, Turn
+from union.overlay import MountRefused, Overlay
+from union.plan import NothingLeft, Share, Turn
 from union.substitutes import kind_of
 from union.witness import Witness
 
@@ -64,7 +64,7 @@ def mount_union(
     """Build and mount the union of one share and, if the configuration says so, detach its lower.
 
     Must run in a private mount namespace; everything is undone on exit. Raises Unsupported when the kernel
-    refuses the mount, SetupError when a part cannot be made.
+    refuses the mount, NothingLeft when all of the share is skipped, SetupError when a part cannot be made.
     """
     settings = effective(configuration, share.options)
     with ExitStack() as stack:
@@ -76,7 +76,7 @@ def mount_union(
         if configuration.nested:
             layers = overlays.nest(stack, layers, settings.nested_options)
         overlay = kind_of(configuration)(layers, settings.options, configuration.fuse or overlays.SOURCE)
-        stack.enter_context(overlay.mounted())
+        _mount(stack, overlay, share, tell)
         judge = _judge(configuration, settings, overlay, trees)
         cycler = Cycler(stack, configuration, overlay, judge, lambda union: _devices(configuration, settings, union))
         tell(Evidence("kernel", f"{os.uname().release} ({os.uname().machine})"))
@@ -85,6 +85,18 @@ def mount_union(
         if configuration.detach:
             detach(configuration, overlay, judge, cycler, tell)
         yield Union(share.turns, overlay, judge, cycler, log, tell, configuration)
+
+
+def _mount(stack: ExitStack, overlay: Overlay, share: Share, tell: Listener) -> None:
+    """Mount it until the stack is undone. What is refused only because of the share's own options is skipped."""
+    try:
+        stack.enter_context(overlay.mounted())
+    except MountRefused as refused:
+        if not share.options:
+            raise
+        for turn in share.turns:
+            turn.skip([str(refused)], tell)
+        raise NothingLeft from refused
 
 
 def _judge(

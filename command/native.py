@@ -148,11 +148,9 @@ def carry_out(configuration: Configuration, choice: Choice, tell: Listener) -> N
             _carry_out(configuration, share, how, tell)
         except NothingLeft:
             continue  # each was reported as skipped
-        except (MountRefused, UsageError) as refused:  # the latter: not together with the user's mount options
-            if not share.options:
-                raise
+        except UsageError as contradiction:  # of the share's options with those of the user
             for turn in share.turns:
-                turn.skip([str(refused)], tell)
+                turn.skip([str(contradiction)], tell)
 
 
 def _carry_out(configuration: Configuration, share: Share, how: str, tell: Listener) -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
-from contextlib import ExitStack
+import select
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from command.options import Options
@@ -27,6 +28,7 @@ from union.substitutes import kind_of
 from union.workspace import SCRATCH_PREFIX
 
 BASE, LOWER, UPPER, MNT = Path("/base"), Path("/lower"), Path("/upper"), Path("/mnt")
+DAEMON_LIMIT = 10.0  # seconds that a FUSE overlay's program gets to end once it is unmounted
 _LAYER = re.compile(r".*_layer")
 
 
@@ -60,12 +62,31 @@ def clean_up(options: Options) -> int:
         try:
             if syscalls.mount_id(mount.point) != mount.id:
                 raise SetupError(f"{mount.point}: another mount lies on ours; unmount it first")
-            syscalls.umount(mount.point)
+            with _daemons_gone(mount):
+                syscalls.umount(mount.point)
         except OSError as error:
             raise SetupError(f"cannot unmount {mount.point}: {error.strerror}") from error
         if _is_scratch(mount):
             Path(mount.point).rmdir()
     return 0
+
+
+@contextmanager
+def _daemons_gone(mount: Mount) -> Iterator[None]:
+    """Wait at the end of the block until the programs that serve a FUSE mount are gone: they hold its layers."""
+    serving = []
+    if mount.fstype.startswith("fuse."):
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):  # it may end at any moment
+                if os.fsencode(mount.point) in path.read_bytes().split(b"\0"):
+                    serving.append(os.pidfd_open(int(path.parent.name)))
+    try:
+        yield
+        for process in serving:
+            select.select([process], [], [], DAEMON_LIMIT)
+    finally:
+        for process in serving:
+            os.close(process)
 
 
 class _Known:
