@@ -12,7 +12,7 @@ from pathlib import Path
 from command import output
 from command.options import Options
 from mount_union import Union, mount_union
-from report.events import Checked, Listener, Outcome
+from report.events import Checked, Listener, Noted, Outcome
 from report.terminal import Terminal
 from tests.union import FAMILIES
 from tests.union.choice import Choice
@@ -141,6 +141,8 @@ def carry_out(configuration: Configuration, choice: Choice, tell: Listener) -> N
     settings = effective(configuration)
     selection = choice.selection(configuration, redirects=settings.redirects, tell=tell)
     shown = settings.shown(configuration)
+    if configuration.xino != "off":
+        tell(Noted(_meaning_of_xino(configuration)))
     for share in plan(configuration, selection):
         rotating = share.rotating or (configuration.detach and bool(configuration.rotations))
         how = f"./run {shown.how(rotating=rotating)}"
@@ -151,6 +153,15 @@ def carry_out(configuration: Configuration, choice: Choice, tell: Listener) -> N
         except UsageError as contradiction:  # of the share's options with those of the user
             for turn in share.turns:
                 turn.skip([str(contradiction)], tell)
+
+
+def _meaning_of_xino(configuration: Configuration) -> str:
+    """What --xino is taken for in this run."""
+    if configuration.detach:
+        fenced = "" if configuration.fence else ", not fenced"
+        return f"--xino: the detach run, with xino={configuration.xino}{fenced}"
+    yours = ", as the layers lie in a directory of yours" if configuration.places.given else ""
+    return f"--xino: plain xino=on, nothing is detached{yours}"
 
 
 def _carry_out(configuration: Configuration, share: Share, how: str, tell: Listener) -> None:

@@ -159,7 +159,7 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> O
     # A word behind --ov is a group, never its N.
     args = _parser().parse_intermixed_args([f"{word}=" if word in ("--ov", "--ovov") else word for word in argv])
     action = _action(args)
-    if args.kernel_source is not None and args.kernel in ("native", "auto-native"):
+    if args.kernel_source is not None and args.kernel not in _built():
         raise UsageError(f"--kernel-source has no use with --kernel={args.kernel}")
     if args.kernel_source is not None and not args.kernel_source.exists():
         raise UsageError(f"--kernel-source: {args.kernel_source} does not exist")
@@ -178,6 +178,13 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> O
         words=_words(args),
         variables=variables,
     )
+
+
+def _built() -> list[str]:
+    """What --kernel says for a kernel that is built here."""
+    from kernel.recipe import names  # rarely needed, and costs start-up time
+
+    return ["auto", *names()]
 
 
 def _action(args: argparse.Namespace) -> str:

@@ -65,6 +65,7 @@ def test_the_whole_story_passes(series: str, way: str) -> None:
     # A skip says why, and nothing of the classical suite is skipped.
     assert len(re.findall(r"^SKIPPED: \S+", done.stdout, re.MULTILINE)) >= skipped
     assert parity_passed(done.stdout) == 359
+    assert done.stdout.startswith("--xino: the detach run, with xino=nofollow\n")
     seen = evidence(done.stdout)
     assert "xino=nofollow" in seen["options in effect"]
     assert "lower xfs" in seen["layers"]

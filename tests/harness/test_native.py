@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from tests.harness.isolated import needs_overlay
 from union.configuration import Configuration
 from union.errors import HarnessError, SetupError, Unsupported, UsageError
 
+CHECKOUT = Path(__file__).resolve().parents[2]
 DETACH = parse(["--ov", "--xino"]).configuration
 
 
@@ -81,3 +84,16 @@ def test_what_goes_wrong_in_us_is_exit_3_and_not_a_failure(
     said = capfd.readouterr().err
     assert "No space left" in said or "a bug of ours" in said
     assert lines is None or said.count("\n") == lines
+
+
+@needs_overlay
+@pytest.mark.parametrize("given", [False, True], ids=["ours", "the user's"])
+def test_a_run_says_first_what_xino_means(given: bool, tmp_path: Path) -> None:
+    environment = {**os.environ, **({"UNIONMOUNT_BASEDIR": str(tmp_path)} if given else {})}
+    words = ["--ov", "--xino", "--kernel=native", "open-plain:1", *([] if given else ["--detach=off"])]
+    command = [sys.executable, str(CHECKOUT / "run"), *words]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    said = next(line for line in done.stdout.splitlines() if line.startswith("--xino: "))
+    assert said.startswith("--xino: plain xino=on, nothing is detached")
+    assert ("directory of yours" in said) == given
+    assert done.stdout.index(said) < done.stdout.index("***")
