@@ -140,8 +140,10 @@ class Terminal:
     def _scenario_ended(self, event: ScenarioEnded) -> None:
         self.counts[event.outcome] += 1
         self._ended.append(event)
+        # What is skipped for want of something never began: no TEST line names it.
+        name = f"{event.selector}: " if event.outcome is Outcome.SKIPPED else ""
         for complaint in event.complaints:
-            self._line(f"{event.outcome.name}: {complaint}")
+            self._line(f"{event.outcome.name}: {name}{complaint}")
 
     def _checked(self, event: Checked) -> None:
         self._checks.append(event)

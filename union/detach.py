@@ -57,9 +57,9 @@ def _spread(rotations: int, judge: Judge, cycler: Cycler, tell: Listener) -> Non
     paths = [path for path, inode in judge.model.walk() if not isinstance(inode, LinkInode) and path]
     for turn in range(rotations):
         for path in paths[turn :: rotations + 1]:
-            inode = dict(judge.model.places(path))[path].inode
-            assert inode is not None
-            same = ChangeMode(path=Name(path), mode=inode.mode)
+            place = judge.model.find(path)
+            assert place is not None and place.inode is not None
+            same = ChangeMode(path=Name(path), mode=place.inode.mode)
             if judge.model.apply(same) != same.perform(judge.witness.root, Held()):
                 raise SetupError(f"{path} cannot be copied up into layer {turn}")
         cycler.remount()
