@@ -24,7 +24,7 @@ from union.workspace import enter_private_namespace
 
 IMAGE = "/lower.img"
 IMAGE_SIZE = 512 << 20  # bytes, sparse
-OWN = ("lower", "upper", "mnt", "etc")  # directories that the private root has for itself
+OWN = ("base", "lower", "upper", "mnt", "etc")  # directories that the private root has for itself
 MS_BIND, MS_REC = 4096, 16384
 
 

@@ -43,7 +43,9 @@ class Cycler:
         overlay, judge = self._overlay, self._judge
         rotating = rotating and self.rotations < (self._configuration.rotations or 0)
         overlay.unmount()
-        syscalls.drop_caches()
+        # A tmpfs has no copy of its own to read again: dropping would only slow the rest of the system down.
+        if any(layer.fstype != "tmpfs" for layer in overlay.stack.filesystems):
+            syscalls.drop_caches()
         if rotating:
             overlay.stack = rotate(self._stack, overlay.stack, self._configuration)
             judge.model.rotated()

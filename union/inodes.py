@@ -133,13 +133,27 @@ class Place:
 _SOMETHING = tree.File()
 
 
-def shrink(directory: DirectoryInode) -> tree.Directory:
-    """The names in a directory and below it as a lower tree; what the objects hold does not matter there."""
-    entries = {
-        name: shrink(child) if isinstance(child, DirectoryInode) else _SOMETHING
-        for name, child in directory.entries.items()
-    }
-    return tree.Directory(entries)
+def sink(directory: DirectoryInode) -> tree.Directory:
+    """What a directory and all below it hold is in lower from now on, and nothing of it in upper.
+
+    Answers the names as a lower tree; what the objects hold does not matter there.
+    """
+    entries: dict[str, tree.Node] = {}
+    for name, child in directory.entries.items():
+        child.in_upper = False
+        entries[name] = sink(child) if isinstance(child, DirectoryInode) else _SOMETHING
+    directory.in_upper = False
+    directory.lower = tree.Directory(entries)
+    return directory.lower
+
+
+def directories(top: DirectoryInode) -> Iterator[DirectoryInode]:
+    """`top` and every directory below it."""
+    waiting = [top]
+    while waiting:
+        directory = waiting.pop()
+        yield directory
+        waiting += [child for child in directory.entries.values() if isinstance(child, DirectoryInode)]
 
 
 @dataclass(slots=True)

@@ -21,10 +21,11 @@ from union.inodes import (
     LinkInode,
     Place,
     descend,
+    directories,
     drop_privileges,
     grow,
     grow_file,
-    shrink,
+    sink,
 )
 from union.operations import Operation, Result
 from union.rules import RULES
@@ -115,39 +116,37 @@ class Model:
                 inode.lower = None
 
     def rotated(self) -> None:
-        """The upper layer has become the topmost lower one, and a new upper is on top of it.
+        """The upper layer has become the topmost lower one, and a new upper is on top of it."""
+        if self.indexed:
+            self._forget_index()
+        sink(self.root)
+        self._lay_upper()
 
-        The index of the old upper is not known any more: names that it joined to a copied-up object lead to
+    def _forget_index(self) -> None:
+        """The index of the old upper is not known any more: names that it joined to a copied-up object lead to
         the object below again.
         """
-        for _, place in list(self.places()):
-            inode = place.inode
-            if inode is not None and inode.beneath is not None and place.key in inode.lower_names:
-                place.parent.entries[place.name] = inode.beneath
-        joined = {inode: 0 for _, inode in self.walk() if inode.beneath is not None}
-        for _, inode in self.walk():
-            inode.in_upper = False
-            if inode in joined:
-                joined[inode] += 1
+        joined: dict[Inode, int] = {}
+        for directory in directories(self.root):
+            for name, inode in directory.entries.items():
+                if inode.beneath is not None and (id(directory), name) in inode.lower_names:
+                    directory.entries[name] = inode.beneath
+                elif inode.beneath is not None:
+                    joined[inode] = joined.get(inode, 0) + 1
         for inode, names in joined.items():
             inode.nlink, inode.beneath = names + 1, None  # the index holds one more
-        for _, inode in self.walk():
-            if isinstance(inode, DirectoryInode):
-                inode.lower = shrink(inode)
-        self._lay_upper()
 
     def _lay_upper(self) -> None:
         self.root.in_upper = True
         for name, node in self._upper.items():
             self.root.entries[name] = grow_file(node)
             self.root.entries[name].in_upper = True
-        for _, place in self.places():
-            inode = place.inode
-            assert inode is not None
-            if inode.nlink > 1 and not isinstance(inode, DirectoryInode) and not inode.in_upper:
-                inode.breaks = not self.indexed
-                if self.indexed:
-                    inode.lower_names.add(place.key)
+        for directory in directories(self.root):
+            for name, inode in directory.entries.items():
+                if inode.nlink > 1 and not isinstance(inode, DirectoryInode) and not inode.in_upper:
+                    inode.breaks = not self.indexed
+                    if self.indexed:
+                        inode.lower_names.add((id(directory), name))
 
     def release(self) -> None:
         """The scenario is over: nothing is held any more."""
