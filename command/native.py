@@ -151,6 +151,8 @@ def carry_out(configuration: Configuration, choice: Choice, tell: Listener) -> N
         except NothingLeft:
             continue  # each was reported as skipped
         except UsageError as contradiction:  # of the share's options with those of the user
+            if not share.options:
+                raise
             for turn in share.turns:
                 turn.skip([str(contradiction)], tell)
 
@@ -189,8 +191,10 @@ def _remounted(union: Union, runner: Runner, top: str) -> list[str]:
 
 
 def exit_code(terminal: Terminal) -> int:
-    """3 if we erred or nothing ran, 1 if anything failed, else 0."""
+    """3 if we erred or nothing was chosen, 1 if anything failed, 4 if all was skipped, else 0."""
     counts = terminal.counts
     if counts[Outcome.ERROR] or not sum(counts.values()):
-        return 3
-    return 1 if counts[Outcome.FAILED] else 0
+        return SetupError.exit_code
+    if counts[Outcome.FAILED]:
+        return 1
+    return 0 if counts[Outcome.PASSED] else Unsupported.exit_code

@@ -43,8 +43,7 @@ class Cycler:
         overlay, judge = self._overlay, self._judge
         rotating = rotating and self.rotations < (self._configuration.rotations or 0)
         overlay.unmount()
-        # A tmpfs has no copy of its own to read again: dropping would only slow the rest of the system down.
-        if any(layer.fstype != "tmpfs" for layer in overlay.stack.filesystems):
+        if self._caches():
             syscalls.drop_caches()
         if rotating:
             overlay.stack = rotate(self._stack, overlay.stack, self._configuration)
@@ -53,3 +52,8 @@ class Cycler:
         overlay.mount()
         self.remounts += 1
         judge.remounted(self.devices(overlay), str(overlay.stack.upperdir), rotated=rotating)
+
+    def _caches(self) -> bool:
+        """Whether a layer has anything to forget: a tmpfs does not, a lower overlay stays mounted and does."""
+        layers = self._overlay.stack.filesystems
+        return self._configuration.nested or any(layer.fstype != "tmpfs" for layer in layers)

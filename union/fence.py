@@ -61,8 +61,7 @@ class Shutdown:
         """Read a canary file of the lower, then shut the filesystem down.
 
         Raises CannotFence when this kernel cannot shut such a filesystem down, and SetupError: the layer is not
-        the mount that was made, it is unreadable already, it holds
-        no file to read, or xfs_io is missing or fails.
+        the mount that was made, it is unreadable already, it holds no file to read, or xfs_io is missing or fails.
         """
         with self._ours() as root:
             self._canary, self._size = _read_canary(root)

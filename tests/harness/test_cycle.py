@@ -270,3 +270,23 @@ def test_a_busy_union_is_not_remounted(tmp_path: Path) -> None:
             union.cycler.remount()
         assert (union.cycler.remounts, union.cycler.rotations) == (0, 0)
         assert looked_at(union) == []
+
+
+FORGETFUL = {
+    "tmpfs alone": (Configuration(rotations=1), 0),
+    "a lower overlay": (Configuration(rotations=1, kind="ovov"), 1),
+    "an image": (Configuration(rotations=1, lower_fs="ext4"), 1),
+}
+
+
+@needs_overlay
+@pytest.mark.parametrize(("configuration", "drops"), FORGETFUL.values(), ids=FORGETFUL.keys())
+@isolated
+def test_caches_are_dropped_wherever_a_layer_has_any(
+    configuration: Configuration, drops: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[None] = []
+    monkeypatch.setattr(syscalls, "drop_caches", lambda: counted.append(None))
+    with ExitStack() as stack:
+        union_of(stack, configuration, tmp_path).cycler.remount()
+    assert len(counted) == drops

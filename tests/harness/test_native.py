@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import pytest
 
 from command import main, native
 from command.options import parse
+from report.events import Outcome, ScenarioEnded
+from report.terminal import Terminal
 from tests.harness.isolated import needs_overlay
 from union.configuration import Configuration
 from union.errors import HarnessError, SetupError, Unsupported, UsageError
@@ -97,3 +100,21 @@ def test_a_run_says_first_what_xino_means(given: bool, tmp_path: Path) -> None:
     assert said.startswith("--xino: plain xino=on, nothing is detached")
     assert ("directory of yours" in said) == given
     assert done.stdout.index(said) < done.stdout.index("***")
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "code"),
+    [
+        ((Outcome.PASSED, Outcome.SKIPPED), 0),
+        ((Outcome.PASSED, Outcome.FAILED), 1),
+        ((Outcome.FAILED, Outcome.ERROR), 3),
+        ((), 3),
+        ((Outcome.SKIPPED, Outcome.SKIPPED), 4),
+    ],
+    ids=str,
+)
+def test_a_run_in_which_nothing_ran_is_no_success(outcomes: tuple[Outcome, ...], code: int) -> None:
+    terminal = Terminal("./run", out=io.StringIO())
+    for number, outcome in enumerate(outcomes, start=1):
+        terminal(ScenarioEnded("group", number, "label", outcome, (), 0.0))
+    assert native.exit_code(terminal) == code

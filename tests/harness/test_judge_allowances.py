@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the judge lets pass in some unions only: each allowance ends where it should."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.harness.test_judge import LOWER, UNION, UPPER, S, staged
+from union.inodes import Inode
+from union.judge import DeviceRule, Judge
+from union.model import Model
+from union.operations import W, open_file
+
+
+def inode_of(model: Model, path: str) -> Inode:
+    place = model.find(path)
+    assert place is not None and place.inode is not None
+    return place.inode
+
+
+def listing_with_another_parent(judge: Judge, path: str) -> list[str]:
+    """What is said of a directory whose `..` has another number than its parent."""
+    witness = judge.witness
+    entries = witness.listing(path)
+    witness.staged_listing[path] = [  # type: ignore[attr-defined]
+        entry._replace(ino=1) if entry.name == ".." else entry for entry in entries
+    ]
+    return judge.listing(path)
+
+
+@pytest.mark.parametrize(
+    ("index_all", "copied_up", "more", "fine"),
+    [(True, True, 1, True), (True, True, 2, False), (True, False, 1, False), (False, True, 1, False)],
+)
+def test_an_index_entry_may_count_as_one_link_where_everything_is_indexed(
+    index_all: bool, copied_up: bool, more: int, fine: bool
+) -> None:
+    judge, witness = staged(*([open_file(S.reg, W)] if copied_up else []))
+    judge.model.index_all = index_all
+    witness.staged[S.reg] = witness.true(S.reg, nlink=1 + more)
+    assert any("links instead of 1" in line for line in judge.names([S.reg])) != fine
+
+
+@pytest.mark.parametrize(
+    ("origins", "copied_up", "fine"), [(False, True, True), (False, False, False), (True, True, False)]
+)
+def test_only_a_copied_up_object_without_an_origin_may_get_another_number(
+    origins: bool, copied_up: bool, fine: bool
+) -> None:
+    judge, witness = staged(*([open_file(S.reg, W)] if copied_up else []))
+    judge.origins = origins
+    witness.numbers[inode_of(judge.model, S.reg)] = 77
+    assert any("became" in line for line in judge.names([S.reg])) != fine
+
+
+@pytest.mark.parametrize(
+    ("namespace", "path", "fine"), [("user", S.sym, True), ("user", S.reg, False), ("trusted", S.sym, False)]
+)
+def test_with_user_xattrs_only_what_can_hold_none_has_no_origin(namespace: str, path: str, fine: bool) -> None:
+    judge, witness = staged()
+    witness.namespace = namespace
+    inode = inode_of(judge.model, path)
+    inode.in_upper = True
+    witness.numbers[inode] = 77
+    assert any(line.startswith(f"{path}: inode") for line in judge.names([path])) != fine
+
+
+def test_a_parent_has_its_own_number_but_in_a_directory_that_is_not_in_upper_after_a_rotation() -> None:
+    judge, _ = staged()
+    assert any("/..: d_ino" in line for line in listing_with_another_parent(judge, S.dir))
+    judge.remounted(judge.devices, "", rotated=True)
+    assert judge.tree("top") == [] and listing_with_another_parent(judge, S.dir) == []
+    inode_of(judge.model, S.dir).in_upper = True
+    assert any("/..: d_ino" in line for line in listing_with_another_parent(judge, S.dir))
+
+
+@pytest.mark.parametrize(
+    ("free", "is_directory", "fine"), [(True, False, True), (True, True, False), (False, False, False)]
+)
+def test_only_a_non_directory_over_a_nested_lower_may_have_any_device(
+    free: bool, is_directory: bool, fine: bool
+) -> None:
+    rule = DeviceRule(False, UNION, frozenset({LOWER, UPPER}), free=free)
+    assert (not list(rule.complaints("x", is_directory, LOWER))) == fine
