@@ -102,14 +102,14 @@ def _list() -> int:
     total = 0
     for group in GROUPS:
         operations = sum(len(group.operations(n)) for n in range(1, len(group.scenarios) + 1))
-        rows.append((group.name, len(group.scenarios), operations, group.when.value, group.sentence))
-        total += len(group.scenarios)
+        rows.append((group.name, len(group.labels), operations, group.when.value, group.sentence))
+        total += len(group.labels)
     print(tabulate(rows, headers=("group", "scenarios", "operations", "when", "what"), tablefmt="simple"))
-    default = sum(len(group.scenarios) for group in default_groups(directory_renames=True))
+    default = sum(len(group.labels) for group in default_groups(directory_renames=True))
     print(f"\n{len(GROUPS)} groups, {total} scenarios, {default} of them in a default run")
     for group in GROUPS:
-        for number, scenario in enumerate(group.scenarios, start=1):
-            print(f"{group.name}:{number}: {scenario.label}")
+        for number, label in enumerate(group.labels, start=1):
+            print(f"{group.name}:{number}: {label}")
     return 0
 
 

@@ -23,6 +23,7 @@ from union.errors import HarnessError, SetupError, Unsupported, UsageError
 from union.overlay import MountRefused, accepts
 from union.plan import NothingLeft, Share, plan
 from union.runner import Runner, nothing
+from union.trial import run_trials
 from union.workspace import enter_private_namespace
 
 COMMAND = "OVL_DETACH_COMMAND"  # in a guest: the command line given on the host, for reproducer lines
@@ -143,7 +144,8 @@ def carry_out(configuration: Configuration, choice: Choice, tell: Listener) -> N
     shown = settings.shown(configuration)
     if configuration.xino != "off":
         tell(Noted(_meaning_of_xino(configuration)))
-    for share in plan(configuration, selection):
+    on_unions = [(group, numbers) for group, numbers in selection if not group.trials]
+    for share in plan(configuration, on_unions):
         rotating = share.rotating or (configuration.detach and bool(configuration.rotations))
         how = f"./run {shown.how(rotating=rotating)}"
         try:
@@ -155,6 +157,9 @@ def carry_out(configuration: Configuration, choice: Choice, tell: Listener) -> N
                 raise
             for turn in share.turns:
                 turn.skip([str(contradiction)], tell)
+    for group, numbers in selection:
+        if group.trials:
+            run_trials(group, numbers, f"./run --{configuration.kind}", tell)
 
 
 def _meaning_of_xino(configuration: Configuration) -> str:

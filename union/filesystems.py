@@ -125,10 +125,12 @@ def mount(stack: ExitStack, source: str, at: Path, fstype: str, options: str, fl
         if error.errno == errno.ENODEV:
             raise SetupError(f"kernel {os.uname().release} has no {fstype}") from error
         raise SetupError(f"cannot mount {source} ({fstype}) on {at}: {error.strerror}") from error
-    stack.push(_unmounting(at))
+    stack.push(unmounting(at))
 
 
-def _unmounting(at: Path) -> Callable[[object, BaseException | None, object], None]:
+def unmounting(at: Path) -> Callable[[object, BaseException | None, object], None]:
+    """What an ExitStack calls to unmount `at`; SetupError when it is busy."""
+
     def undo(_kind: object, failure: BaseException | None, _trace: object) -> None:
         try:
             syscalls.umount(at)

@@ -37,7 +37,7 @@ class Turn:
     def skip(self, reasons: Sequence[str], tell: Listener) -> None:
         """Report all of its scenarios as skipped."""
         for number in self.numbers:
-            label = self.group.scenarios[number - 1].label
+            label = self.group.labels[number - 1]
             tell(ScenarioEnded(self.group.name, number, label, Outcome.SKIPPED, tuple(reasons), 0.0))
 
     @property

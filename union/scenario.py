@@ -18,6 +18,7 @@ from datasets.reference import FIRST_SET, reference_top
 from datasets.tree import Directory
 from union.names import Names
 from union.operations import Operation
+from union.stand import Stand
 
 Script = Callable[[Names], Sequence[Operation]]
 
@@ -55,13 +56,31 @@ class Scenario:
     @property
     def origin(self) -> str:
         """`file.py:line` of the declaration."""
-        code = inspect.unwrap(self.script).__code__
-        return f"{Path(code.co_filename).name}:{code.co_firstlineno}"
+        return _origin(self.script)
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One sentence about overlays that the trial mounts itself, see `union.stand`."""
+
+    label: str
+    work: Callable[[Stand], None]
+    line: int = 0  # of the declaration, if `work` is shared by several
+
+    @property
+    def origin(self) -> str:
+        """`file.py:line` of the declaration."""
+        return _origin(self.work, self.line)
+
+
+def _origin(function: Callable[..., object], line: int = 0) -> str:
+    code = inspect.unwrap(function).__code__
+    return f"{Path(code.co_filename).name}:{line or code.co_firstlineno}"
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Scenarios under one name, run in order in one top directory of the union.
+    """Scenarios under one name, run in order in one top directory of the union; or trials, each on its own.
 
     `lowers` is what that directory holds in each lower layer, the topmost layer first; empty for the
     numbered sets of the reference dataset. `options` are mount options that its union needs, `needs` what
@@ -72,7 +91,7 @@ class Group:
 
     name: str
     sentence: str
-    scenarios: tuple[Scenario, ...]
+    scenarios: tuple[Scenario, ...] = ()
     when: When = When.ALWAYS
     sequence: bool = False  # a scenario goes on where the one before it ended
     lowers: tuple[Directory, ...] = ()
@@ -80,12 +99,18 @@ class Group:
     needs: tuple[Need, ...] = ()
     detaches: bool = True
     overlay_alone: bool = False
+    trials: tuple[Trial, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.name or not self.scenarios or not self.sentence:
-            raise ValueError(f"group {self.name!r} needs a name, a sentence and scenarios")
-        if any(not scenario.label for scenario in self.scenarios):
+        if not self.name or not self.sentence or bool(self.scenarios) == bool(self.trials):
+            raise ValueError(f"group {self.name!r} needs a name, a sentence and scenarios or trials")
+        if any(not label for label in self.labels):
             raise ValueError(f"group {self.name}: a scenario without a label")
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The sentence of each scenario or trial, in order."""
+        return (*(scenario.label for scenario in self.scenarios), *(trial.label for trial in self.trials))
 
     def operations(self, number: int, top: str | None = None) -> Sequence[Operation]:
         """The operations of scenario `number` (from 1) in the directory `top` (the group's name)."""

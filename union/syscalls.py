@@ -38,6 +38,7 @@ _NR_FSCONFIG = 431
 _NR_FSMOUNT = 432
 _FSCONFIG_SET_FLAG = 0
 _FSCONFIG_SET_STRING = 1
+_FSCONFIG_SET_FD = 5
 _FSCONFIG_CMD_CREATE = 6
 _FSMOUNT_CLOEXEC = 1
 _FSOPEN_CLOEXEC = 1
@@ -105,8 +106,14 @@ class FsContext:
     def __exit__(self, *_exception: object) -> None:
         os.close(self._fd)
 
-    def set(self, key: str, value: str = "") -> None:
-        """One mount option; a flag if `value` is empty. The value has at most FSCONFIG_STRING_MAX bytes."""
+    def set(self, key: str, value: str | int = "") -> None:
+        """One mount option: a flag if `value` is empty, an open descriptor if it is a number.
+
+        The value has at most FSCONFIG_STRING_MAX bytes.
+        """
+        if isinstance(value, int):
+            _checked(_libc.syscall(_NR_FSCONFIG, self._fd, _FSCONFIG_SET_FD, _bytes(key), None, value), key)
+            return
         command = _FSCONFIG_SET_STRING if value else _FSCONFIG_SET_FLAG
         self._config(command, _bytes(key), _bytes(value or None), f"{key}={value}" if value else key)
 

@@ -38,11 +38,11 @@ def names(picked: list[Selection]) -> list[str]:
 # Words --------------------------------------------------------------------------------------------
 
 
-def test_parity_and_beyond_are_all_groups_and_share_none() -> None:
-    parity, more = names(select(["parity"])), names(select(["beyond"]))
+def test_parity_beyond_and_mounts_are_all_groups_and_share_none() -> None:
+    parity, more, trials = (names(select([word])) for word in ("parity", "beyond", "mounts"))
     assert parity == CLASSICAL
     assert more == [group.name for group in beyond.GROUPS]
-    assert parity + more == [group.name for group in GROUPS]
+    assert parity + more + trials == [group.name for group in GROUPS]
     assert set(parity).isdisjoint(more)
 
 

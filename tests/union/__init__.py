@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The operation scenarios: every group, in the order of the classical suite, then what it lacks."""
+"""The scenarios: every group, in the order of the classical suite, then what it lacks."""
 
 from __future__ import annotations
 
+from tests import mounts
 from tests.union import (
     beyond,
     directory_opens,
@@ -44,11 +45,12 @@ PARITY: tuple[Group, ...] = (
 )
 """The classical suite's groups; their names and the numbers of their scenarios stay."""
 
-GROUPS: tuple[Group, ...] = (*PARITY, *beyond.GROUPS)
+GROUPS: tuple[Group, ...] = (*PARITY, *beyond.GROUPS, *mounts.GROUPS)
 
 _MODULES = (
     *(file_opens, truncate, directory_opens, readlink, mkdir, rmdir, hard_links, unlink, rename_file, rename_new_dir),
     *(rename_new_pop_dir, rename_mass, impermissible, rename_lower_dir, rename_move_dir, *beyond.MODULES),
+    *mounts.MODULES,
 )
 
 

@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from datasets.layers import PRIVATE
 from datasets.tree import walk
 from report.events import Listener, Outcome, ScenarioEnded
+from tests import mounts
 from tests.union import GROUPS, PARITY, beyond
 from union.configuration import Configuration
 from union.errors import UsageError
@@ -19,7 +20,7 @@ from union.plan import Selection
 from union.scenario import Group, When
 
 _BY_NAME = {group.name: group for group in GROUPS}
-SETS = {"parity": PARITY, "beyond": beyond.GROUPS}
+SETS = {"parity": PARITY, "beyond": beyond.GROUPS, "mounts": mounts.GROUPS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +65,13 @@ class Choice:
         for exclusion in self.excluded:
             for group, numbers in select([exclusion.word]):
                 # What follows in a sequence cannot run without it.
-                upto = range(numbers[-1], len(group.scenarios) + 1) if group.sequence else numbers
+                upto = range(numbers[-1], len(group.labels) + 1) if group.sequence else numbers
                 reasons.update({(group.name, number): exclusion.reason for number in upto})
         left = []
         for group, numbers in selection:
             for number in numbers:
                 if why := reasons.get((group.name, number)):
-                    label = group.scenarios[number - 1].label
+                    label = group.labels[number - 1]
                     tell(ScenarioEnded(group.name, number, label, Outcome.SKIPPED, (f"excluded: {why}",), 0.0))
             kept = tuple(number for number in numbers if (group.name, number) not in reasons)
             left += [(group, kept)] if kept else []
@@ -79,6 +80,9 @@ class Choice:
 
 def _unfit(group: Group, configuration: Configuration, redirects: bool) -> str:
     """Why a group cannot be part of a run with this configuration; empty if it can."""
+    single = configuration.kind == "ov" and configuration.rotations is None and not configuration.fuse
+    if group.trials and not (single and not configuration.slashes and not configuration.places.given):
+        return "mounts overlays of its own: run it with --ov alone"
     if configuration.detach and not group.detaches:
         return "has a lower that cannot be migrated: run it without detach"
     if configuration.plain and (len(group.lowers) > 1 or group.options):
@@ -140,14 +144,14 @@ def _select(word: str, among: Sequence[Group]) -> list[Selection]:
     if not groups:
         raise UsageError(f"no group of this run matches {pattern!r}{_suggestion(pattern)}")
     # A glob with a number means the scenario in those groups that have it.
-    having = [group for group in groups if number <= len(group.scenarios)]
+    having = [group for group in groups if number <= len(group.labels)]
     if not having:
         raise UsageError(f"{word!r}: no group that matches has so many scenarios")
     return [_selection(word, group, number) for group in having]
 
 
 def _selection(word: str, group: Group, number: int) -> Selection:
-    last = len(group.scenarios)
+    last = len(group.labels)
     if number > last:
         raise UsageError(f"{word!r}: {group.name} has no scenario above {last}")
     if not number:
