@@ -110,6 +110,7 @@ def _judge(
         redirects=settings.redirects,
         indexed=settings.index or configuration.plain,  # a plain tree keeps its hard links
         index_all=settings.index_all,
+        renumbers=configuration.xino == "nofollow",
     )
     if configuration.plain:
         model.detach()

@@ -6,13 +6,13 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from command import output
 from command.options import Options
 from mount_union import Union, mount_union
-from report.events import Checked, Listener, Noted, Outcome
+from report.events import Checked, Listener, Noted, Outcome, StageStarted
 from report.terminal import Terminal
 from tests.union import FAMILIES
 from tests.union.choice import Choice
@@ -21,7 +21,7 @@ from union.configuration import Configuration
 from union.effective import effective
 from union.errors import HarnessError, SetupError, Unsupported, UsageError
 from union.overlay import MountRefused, accepts
-from union.plan import NothingLeft, Share, plan
+from union.plan import NothingLeft, Selection, Share, plan
 from union.runner import Runner, nothing
 from union.trial import run_trials
 from union.workspace import enter_private_namespace
@@ -139,13 +139,22 @@ def carry_out(configuration: Configuration, choice: Choice, tell: Listener) -> N
     enter_private_namespace()
     os.umask(0o022)
     os.setgroups([])
-    settings = effective(configuration)
-    selection = choice.selection(configuration, redirects=settings.redirects, tell=tell)
-    shown = settings.shown(configuration)
     if configuration.xino != "off":
         tell(Noted(_meaning_of_xino(configuration)))
-    on_unions = [(group, numbers) for group, numbers in selection if not group.trials]
-    for share in plan(configuration, on_unions):
+    stages = configuration.stages()
+    for stage in stages:
+        if len(stages) > 1:
+            tell(StageStarted(f"--operations={stage.moment}"))
+        selection = choice.selection(stage, redirects=effective(stage).redirects, tell=tell, among=stages)
+        _on_unions(stage, [(group, numbers) for group, numbers in selection if not group.trials], tell)
+    for group, numbers in selection:
+        if group.trials:
+            run_trials(group, numbers, f"./run --{configuration.kind}", tell)
+
+
+def _on_unions(configuration: Configuration, selection: Sequence[Selection], tell: Listener) -> None:
+    shown = effective(configuration).shown(configuration)
+    for share in plan(configuration, selection):
         rotating = share.rotating or (configuration.detach and bool(configuration.rotations))
         how = f"./run {shown.how(rotating=rotating)}"
         try:
@@ -157,9 +166,6 @@ def carry_out(configuration: Configuration, choice: Choice, tell: Listener) -> N
                 raise
             for turn in share.turns:
                 turn.skip([str(contradiction)], tell)
-    for group, numbers in selection:
-        if group.trials:
-            run_trials(group, numbers, f"./run --{configuration.kind}", tell)
 
 
 def _meaning_of_xino(configuration: Configuration) -> str:

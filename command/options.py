@@ -14,7 +14,7 @@ from typing import NoReturn, cast, get_args
 
 from command.variables import places
 from tests.union.choice import Choice, Exclusion
-from union.configuration import Configuration, Kind, LowerFs, MigrateWay, Places, UpperFs
+from union.configuration import Configuration, Kind, LowerFs, MigrateWay, Moment, Places, UpperFs
 from union.errors import UsageError
 from union.fence import BITES
 
@@ -138,6 +138,12 @@ def _add_detach(parser: argparse.ArgumentParser) -> None:
         help="mail: chown -R and 4 x find, then list on until nothing changes (default); "
         "dfs: in process, each directory after its subdirectories; none: leave lower in use",
     )
+    detach.add_argument(
+        "--operations",
+        choices=get_args(Moment),
+        default="both",
+        help="replay them before the detach, on unions that are not migrated, after it, or both (default)",
+    )
     detach.add_argument("--no-fence", action="store_true", help="do not shut the lower filesystem down")
 
 
@@ -244,6 +250,7 @@ def _configuration(args: argparse.Namespace, where: Places) -> Configuration:
         detach=detach,
         migrate=cast(MigrateWay, args.migrate or "mail") if detach else "none",
         fence=detach and not args.no_fence,
+        moment=args.operations if detach else "after",
         places=where,
     )
 
@@ -264,8 +271,8 @@ def _detach(args: argparse.Namespace, where: Places, kind: Kind) -> bool:
     if args.detach == "on" and not detach:
         yours = "layers in a directory of yours are not ours to fence"
         raise UsageError(f"--detach=on: {yours if where.given else 'it needs --xino and an overlay'}")
-    if (args.migrate or args.no_fence) and not detach:
-        raise UsageError("--migrate and --no-fence belong to the detach run: add --xino")
+    if (args.migrate or args.no_fence or args.operations != "both") and not detach:
+        raise UsageError("--migrate, --no-fence and --operations belong to the detach run: add --xino")
     if not detach:
         return False
     if args.samefs:
@@ -300,7 +307,7 @@ def _words(args: argparse.Namespace) -> tuple[str, ...]:
     flags = (*LAYOUTS, "xino", "xdev", "meta", "verify", "no_fence", *ACTIONS)
     words += [f"--{name.replace('_', '-')}" for name in flags if getattr(args, name)]
     values = {"maxfs": 0, "lower_fs": None, "upper_fs": "tmpfs", "ts": "0", "detach": None, "migrate": None}
-    for name, default in values.items():
+    for name, default in {**values, "operations": "both"}.items():
         if getattr(args, name) != default:
             words.append(f"--{name.replace('_', '-')}={getattr(args, name)}")
     words += [f"--exclude={shlex.quote(word)}" for word in args.exclude]

@@ -25,6 +25,13 @@ class Noted:
 
 
 @dataclass(frozen=True, slots=True)
+class StageStarted:
+    """A part of the run that `option` repeats alone, "" if there is but one."""
+
+    option: str
+
+
+@dataclass(frozen=True, slots=True)
 class GroupStarted:
     name: str
     how: str
@@ -88,7 +95,8 @@ class Evidence:
     value: str
 
 
-Event = Noted | GroupStarted | ScenarioStarted | OperationStarted | OperationEnded | ScenarioEnded | Checked | Evidence
+Started = StageStarted | GroupStarted | ScenarioStarted | OperationStarted
+Event = Noted | Started | OperationEnded | ScenarioEnded | Checked | Evidence
 
 
 class Listener(Protocol):

@@ -19,6 +19,7 @@ from report.events import (
     Outcome,
     ScenarioEnded,
     ScenarioStarted,
+    StageStarted,
 )
 
 SLOWEST = 5
@@ -55,12 +56,16 @@ class Terminal:
         self.counts: Counter[Outcome] = Counter()
         self._evidence: list[Evidence] = []
         self._ended: list[ScenarioEnded] = []
+        self._stage = ""
+        self._options: list[str] = []  # per ended scenario, what its stage adds to the command
         self._checks: list[Checked] = []
 
     def __call__(self, event: Event) -> None:
         match event:
             case Noted(text):
                 self._line(text)
+            case StageStarted(option):
+                self._stage = option
             case GroupStarted(name, how):
                 self._line(f"***\n*** {how} {name}\n***")
             case ScenarioStarted(_, _, label, origin):
@@ -89,11 +94,13 @@ class Terminal:
             self._line("\n" + _columns([header, *self._group_rows()], headed=True))
             slowest = sorted(self._ended, key=lambda ended: -ended.seconds)[:SLOWEST]
             self._line("\nslowest: " + ", ".join(f"{ended.selector} {ended.seconds:.2f} s" for ended in slowest))
-        for failed in (ended for ended in self._ended if ended.outcome in (Outcome.FAILED, Outcome.ERROR)):
+        for failed, option in zip(self._ended, self._options, strict=True):
+            if failed.outcome not in (Outcome.FAILED, Outcome.ERROR):
+                continue
             self._line(f"\n{failed.outcome.name} {failed.selector}: {failed.label}")
             for complaint in failed.complaints:
                 self._line(f"    {complaint}")
-            self._line(f"    reproduce: {self.command} {failed.selector}")
+            self._line(f"    reproduce: {' '.join(filter(None, (self.command, option, failed.selector)))}")
         self._line("\n" + self.counts_line())
         self.out.flush()
 
@@ -126,7 +133,7 @@ class Terminal:
             yield clause, outcome, f"{what}{times}"
 
     def _group_rows(self) -> list[tuple[str, ...]]:
-        """One row per family, and one for each group that failed."""
+        """One row per family, one for all and, if there were several, for each stage; one per group that failed."""
         families: dict[str, list[ScenarioEnded]] = {}
         failing: dict[str, list[ScenarioEnded]] = {}
         bad = {ended.group for ended in self._ended if ended.outcome in (Outcome.FAILED, Outcome.ERROR)}
@@ -134,12 +141,16 @@ class Terminal:
             families.setdefault(self._families.get(ended.group, ended.group), []).append(ended)
             if ended.group in bad:
                 failing.setdefault(f"  group {ended.group}", []).append(ended)
-        rows = [_row(name, ended) for name, ended in families.items()]
-        return [*rows, _row("all", self._ended), *(_row(name, ended) for name, ended in failing.items())]
+        stages: dict[str, list[ScenarioEnded]] = {}
+        for ended, option in zip(self._ended, self._options, strict=True):
+            stages.setdefault(f"  all of {option}", []).append(ended)
+        rows = [*families.items(), ("all", self._ended), *(stages.items() if len(stages) > 1 else ()), *failing.items()]
+        return [_row(name, ended) for name, ended in rows]
 
     def _scenario_ended(self, event: ScenarioEnded) -> None:
         self.counts[event.outcome] += 1
         self._ended.append(event)
+        self._options.append(self._stage)
         # What is skipped for want of something never began: no TEST line names it.
         name = f"{event.selector}: " if event.outcome is Outcome.SKIPPED else ""
         for complaint in event.complaints:

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 Kind = Literal["no", "ov", "ovov"]
 Xino = Literal["off", "on", "nofollow"]
 MigrateWay = Literal["mail", "dfs", "none"]
+Moment = Literal["both", "before", "after"]
 LowerFs = Literal["tmpfs", "xfs", "ext4", "btrfs", "squashfs", "erofs"]
 UpperFs = Literal["tmpfs", "xfs", "ext4", "btrfs"]
 Option = tuple[str, str]
@@ -55,6 +56,7 @@ class Configuration:
     detach: bool = False  # the lower is migrated and fenced before the operations
     migrate: MigrateWay = "none"
     fence: bool = False
+    moment: Moment = "after"  # when the operations of a detach run are replayed
     leave_uncopied: str | None = None  # a control: this file is not copied up
     leave_unlisted: str | None = None  # a control: this directory, or EVERYTHING, is never listed
     places: Places = field(default_factory=Places)
@@ -68,6 +70,19 @@ class Configuration:
     def plain(self) -> bool:
         """Whether there is no union at all: the lower tree itself is what is looked at."""
         return self.kind == "no"
+
+    @property
+    def detached(self) -> bool:
+        """Whether nothing of the lower is in use any more when the operations are replayed."""
+        return self.detach and self.migrate != "none"
+
+    def stages(self) -> tuple[Configuration, ...]:
+        """The runs that it stands for: of a detach run one before the detach, on unions of its own, and one after."""
+        before = replace(self, migrate="none", fence=False, moment="before")
+        after = replace(self, moment="after")
+        if not self.detached:
+            return (after,)
+        return {"both": (before, after), "before": (before,), "after": (after,)}[self.moment]
 
     def how(self, *, rotating: bool = False) -> str:
         """The banner's words: what was asked for, in the classical suite's order (parity 1.5)."""

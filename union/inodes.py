@@ -158,10 +158,11 @@ def directories(top: DirectoryInode) -> Iterator[DirectoryInode]:
 
 @dataclass(slots=True)
 class Handle:
-    """What a scenario holds by name: the object, and the flags it was opened with."""
+    """What a scenario holds by name: the object, the flags it was opened with, whether it was in lower then."""
 
     inode: Inode
     flags: int
+    was_lower: bool = field(default=False, kw_only=True)
 
 
 def grow(node: tree.Directory) -> DirectoryInode:

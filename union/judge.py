@@ -29,6 +29,7 @@ from union.inodes import (
 )
 from union.model import Model
 from union.namecalls import KEPT_FLAGS
+from union.operations import Link, Operation, TwoNames
 from union.syscalls import Dirent
 from union.witness import OVERLAY_XATTRS, Observation, UpperState, Witness
 
@@ -250,6 +251,16 @@ class Judge:
                 found += self._upper(path, place, self.witness.upper(path))
         return found
 
+    def crosses_border(self, operation: Operation) -> bool:
+        """Whether it moves a directory whose lower part is still in use: with xino=nofollow a kernel may refuse
+        that with EXDEV, as any rename that it cannot do (D19).
+        """
+        if not (self.renumbers and isinstance(operation, TwoNames) and not isinstance(operation, Link)):
+            return False
+        places = [self.model.find(path) for path in operation.names()]
+        inodes = [place.inode for place in places if place is not None]
+        return any(isinstance(inode, DirectoryInode) and inode.lower is not None for inode in inodes)
+
     def _absent(self, path: str, place: Place | None, seen: Observation) -> list[str]:
         if not seen.error:
             return [f"{path}: exists although it must not"]
@@ -262,7 +273,7 @@ class Judge:
         upper = self.witness.upper(path)
         if upper.mode and not upper.whiteout:
             return [f"{path}: absent in the union, yet the upper layer holds it"]
-        if needs_whiteout(place) and not upper.whiteout:
+        if needs_whiteout(place) and not upper.whiteout and not self._turned_opaque(path):
             return [f"{path}: no whiteout in the upper layer although a lower layer has the name"]
         return []
 
@@ -352,8 +363,12 @@ class Judge:
             yield f"{path}: not copied up"
         elif not place.in_upper and upper.mode and not stat.S_ISDIR(upper.mode):
             yield f"{path}: copied up although nothing asked for it"
-        elif needs_opaque(place) and not upper.opaque:
+        elif needs_opaque(place) and not upper.opaque and not self._turned_opaque(path):
             yield f"{path}: not opaque although it covers an unrelated lower directory"
+
+    def _turned_opaque(self, path: str) -> bool:
+        """Whether the directory of this name hides its lowers by itself: it may, once all is covered in it (D4)."""
+        return self.renumbers and self.witness.upper(os.path.dirname(path)).opaque
 
     def _unique(self, top: str) -> Iterator[str]:
         owners: dict[tuple[int, int], str] = {}

@@ -47,17 +47,20 @@ class Model:
         redirects: bool = True,
         indexed: bool = False,
         index_all: bool = False,
+        renumbers: bool = False,
     ) -> None:
         """Start from the lower tree and the files that the root of every new upper layer holds already.
 
         `redirects` says whether directory renames are enabled, `indexed` whether hard-link groups of the
-        lower survive copy-up, `index_all` whether every object that is copied up has an index entry.
+        lower survive copy-up, `index_all` whether every object that is copied up has an index entry,
+        `renumbers` whether an object may become another one to its users when it is copied up (D2).
         """
         root = grow(lower)
         self.root = root
         self.redirects = redirects
         self.indexed = indexed
         self.index_all = index_all
+        self.renumbers = renumbers
         self._upper = dict(upper or {})
         self._lay_upper()
         self.held: dict[str, Handle] = {}

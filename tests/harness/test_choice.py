@@ -27,7 +27,7 @@ def selection(
 ) -> list[Selection]:
     """What runs; what is told about the rest is added to `told`."""
     events = [] if told is None else told
-    configuration = Configuration(detach=detaches)
+    configuration = Configuration(detach=detaches, migrate="dfs" if detaches else "none")
     return picked.selection(configuration, redirects=renames, tell=lambda event: events.append(event))
 
 
@@ -111,6 +111,17 @@ def test_a_group_whose_lower_stays_is_a_mistake_in_a_detach_run(monkeypatch: pyt
     assert names(selection(Choice(("staying",)))) == ["staying"]
     with pytest.raises(UsageError, match="cannot be migrated"):
         selection(Choice(("staying",)), detaches=True)
+
+
+def test_each_stage_of_a_detach_run_takes_what_it_can_of_the_words() -> None:
+    staged = Configuration(detach=True, migrate="dfs", moment="both").stages()
+    choice = Choice(("metacopy", "open-plain"))
+    picked = [
+        names(choice.selection(stage, redirects=True, tell=lambda _: None, among=staged)) for stage in staged
+    ]  # fmt: skip
+    assert picked == [["metacopy", "open-plain"], ["open-plain"]]
+    with pytest.raises(UsageError, match="rename-exdev"):
+        Choice(("rename-exdev",)).selection(staged[0], redirects=True, tell=lambda _: None, among=staged)
 
 
 def test_default_groups_are_those_of_every_run_and_of_this_kind() -> None:

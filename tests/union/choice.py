@@ -43,20 +43,24 @@ class Choice:
         select(self.words)
         select([exclusion.word for exclusion in self.excluded])
 
-    def selection(self, configuration: Configuration, *, redirects: bool, tell: Listener) -> list[Selection]:
+    def selection(
+        self, configuration: Configuration, *, redirects: bool, tell: Listener, among: Sequence[Configuration] = ()
+    ) -> list[Selection]:
         """The scenarios that run with this configuration, with redirects of directories on or off.
 
         After a detach no directory merges with a lower one, so none needs a redirect to be renamed. What is excluded
-        is reported as skipped. Raises UsageError for a word that picks none of this run.
+        is reported as skipped. A word that names what only another stage of the run, one of `among`, can run picks
+        nothing here; UsageError if it names what none can run.
         """
-        everything = default_groups(directory_renames=redirects or configuration.detach)
-        groups = tuple(g for g in everything if not _unfit(g, configuration, redirects))
-        selection = select(self.words or [group.name for group in groups], groups)
-        for group, _ in selection:
-            if group.when not in (When.ALWAYS, When.BY_NAME) and group not in groups:
-                flag = "--xdev" if group.when is When.NO_DIRECTORY_RENAMES else "a run without --xdev"
-                raise UsageError(f"{group.name} expects {group.when.value}: it belongs to {flag}")
-            if why := _unfit(group, configuration, redirects):
+        groups = _default(configuration, redirects)
+        elsewhere = [group for stage in among for group in _default(stage, redirects)]
+        words = self.words or [group.name for group in groups]
+        selection = []
+        for group, numbers in select(words, [group for group in GROUPS if group in groups or group in elsewhere]):
+            why = _misplaced(group, groups, configuration, redirects)
+            if not why:
+                selection.append((group, numbers))
+            elif group not in elsewhere:
                 raise UsageError(f"{group.name} {why}")
         return self._less_excluded(selection, tell)
 
@@ -78,12 +82,26 @@ class Choice:
         return left
 
 
+def _default(configuration: Configuration, redirects: bool) -> tuple[Group, ...]:
+    """What runs with this configuration when no group is named."""
+    everything = default_groups(directory_renames=redirects or configuration.detached)
+    return tuple(group for group in everything if not _unfit(group, configuration, redirects))
+
+
+def _misplaced(group: Group, default: Sequence[Group], configuration: Configuration, redirects: bool) -> str:
+    """Why a group that was named does not belong to this run; empty if it does."""
+    if group.when not in (When.ALWAYS, When.BY_NAME) and group not in default:
+        flag = "--xdev" if group.when is When.NO_DIRECTORY_RENAMES else "a run without --xdev"
+        return f"expects {group.when.value}: it belongs to {flag}"
+    return _unfit(group, configuration, redirects)
+
+
 def _unfit(group: Group, configuration: Configuration, redirects: bool) -> str:
     """Why a group cannot be part of a run with this configuration; empty if it can."""
     single = configuration.kind == "ov" and configuration.rotations is None and not configuration.fuse
     if group.trials and not (single and not configuration.slashes and not configuration.places.given):
         return "mounts overlays of its own: run it with --ov alone"
-    if configuration.detach and not group.detaches:
+    if configuration.detached and not group.detaches:
         return "has a lower that cannot be migrated: run it without detach"
     if configuration.plain and (len(group.lowers) > 1 or group.options):
         return "is about several lower layers or options of an overlay: run it with --ov"

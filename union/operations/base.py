@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Final, Self
 
 from union.names import Name
 
@@ -29,6 +29,10 @@ TRUNC = os.O_TRUNC
 DIRECTORY = os.O_DIRECTORY
 
 Value = bytes | str | int | None
+
+
+ANYTHING: Final = "whatever the kernel gives"
+"""What the model predicts of a value that a kernel is free to choose."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from union.inodes import DirectoryInode, FileInode, Handle, Inode
 from union.operations import (
+    ANYTHING,
     Decode,
     Encode,
     Events,
@@ -41,14 +42,17 @@ def _encode(model: Model, operation: Operation) -> Value:
     _, inode = model.existing(operation, follow=False)
     if operation.unsupported:
         raise Refusal(operation.unsupported)
-    model.held[operation.handle] = Handle(inode, 0)
+    model.held[operation.handle] = Handle(inode, 0, was_lower=not inode.in_upper)
     return None
 
 
 def _same_handle(model: Model, operation: Operation) -> Value:
     assert isinstance(operation, SameHandle)
     _, inode = model.existing(operation, follow=False)
-    return "same" if model.held[operation.handle].inode is inode else "another"
+    handle = model.held[operation.handle]
+    if handle.inode is not inode:
+        return "another"
+    return ANYTHING if model.renumbers and handle.was_lower and inode.in_upper else "same"
 
 
 def _decode(model: Model, operation: Operation) -> Value:
