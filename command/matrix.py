@@ -96,6 +96,7 @@ class Result:
     evidence: dict[str, str]
     said: str
     seconds: float
+    failing: tuple[str, ...] = ()  # scenarios and checks that did not hold
 
     def cells(self) -> tuple[str, ...]:
         """A line of the table."""
@@ -110,7 +111,12 @@ class Result:
         return found[1] if found else ""
 
     def proof(self) -> str:
-        """Of a detach run what was opaque and copied up, and the fence; of a refused one the kernel's reason."""
+        """Of a detach run what was opaque and copied up, and the fence; of a refused one the kernel's reason; of a
+        failed one what failed.
+        """
+        if self.failing:
+            more = f" and {len(self.failing) - SHOWN} more" if len(self.failing) > SHOWN else ""
+            return " ".join(self.failing[:SHOWN]) + more
         if self.code in (SetupError.exit_code, Unsupported.exit_code):
             return self.said.removeprefix("run: ")
         if "fence" not in self.evidence:
@@ -119,6 +125,7 @@ class Result:
         return f"opaque {self.evidence['directories opaque']}, upper {self.evidence['objects in upper']}, {fence}"
 
 
+SHOWN = 3  # failing scenarios
 VERDICTS = {0: "passed", 1: "FAILED", 2: "USAGE", 3: "ERROR", 4: "unsupported"}
 
 
@@ -170,4 +177,6 @@ def _carry_out(row: Row, kernel: str) -> Result:
     last = done.stdout.rstrip("\n").rpartition("\n")[2]
     evidence = dict(re.findall(r"^([a-z][a-z ]+?)  +(\S.*)$", done.stdout, re.MULTILINE))
     counts = last if re.search(r"\d+ passed", last) else ""
-    return Result(row, done.returncode, counts, evidence, done.stderr.strip().rpartition("\n")[2], seconds)
+    failing = tuple(re.findall(r"^(?:FAILED|ERROR) (\S+:\d+): ", done.stdout, re.MULTILINE))
+    said = done.stderr.strip().rpartition("\n")[2]
+    return Result(row, done.returncode, counts, evidence, said, seconds, failing)

@@ -43,8 +43,9 @@ class Cycler:
         overlay, judge = self._overlay, self._judge
         rotating = rotating and self.rotations < (self._configuration.rotations or 0)
         overlay.unmount()
-        if self._caches():
-            syscalls.drop_caches()
+        on_disk = any(layer.fstype != "tmpfs" for layer in overlay.stack.filesystems)
+        if on_disk or self._configuration.nested:  # a tmpfs has nothing to forget, a lower overlay on it has names
+            syscalls.drop_caches(pages=on_disk)
         if rotating:
             overlay.stack = rotate(self._stack, overlay.stack, self._configuration)
             judge.model.rotated()
@@ -52,8 +53,3 @@ class Cycler:
         overlay.mount()
         self.remounts += 1
         judge.remounted(self.devices(overlay), str(overlay.stack.upperdir), rotated=rotating)
-
-    def _caches(self) -> bool:
-        """Whether a layer has anything to forget: a tmpfs does not, a lower overlay stays mounted and does."""
-        layers = self._overlay.stack.filesystems
-        return self._configuration.nested or any(layer.fstype != "tmpfs" for layer in layers)

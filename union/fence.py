@@ -11,7 +11,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final, Protocol
+from typing import Final
 
 from union import mountinfo, syscalls
 from union.errors import SetupError, Unsupported
@@ -23,16 +23,6 @@ ABSENT_NAME: Final = ".ovl-detach-absent"  # no layer has it, so no cache can an
 
 class CannotFence(Unsupported):
     """This kind of lower layer cannot be made unusable."""
-
-
-class Fence(Protocol):
-    """Makes a lower layer fail on every access, once and for good."""
-
-    def fence(self) -> None:
-        """Raise the fence. SetupError if the layer is not ours any more or the fence cannot be raised."""
-
-    def self_test(self, *, cold: bool = False) -> str:
-        """One line of evidence that the raised fence bites; SetupError if it does not."""
 
 
 BITES: Final = {

@@ -212,9 +212,13 @@ def mount_id(path: _StrPath | int) -> int:
     raise OSError(errno.EOPNOTSUPP, "this kernel tells no mount id", f"/proc/self/fdinfo/{path}")
 
 
-def drop_caches() -> None:
-    """Drop clean page cache, dentries and inodes of the whole system; needs root."""
-    Path("/proc/sys/vm/drop_caches").write_text("3")
+def drop_caches(*, pages: bool = True) -> None:
+    """Drop unused dentries and inodes of the whole system and, if wanted, clean page cache; needs root."""
+    fd = os.open("/proc/sys/vm/drop_caches", os.O_WRONLY)
+    try:
+        os.write(fd, b"3" if pages else b"2")
+    finally:
+        os.close(fd)
 
 
 # struct loop_config up to the end of its loop_info64: fd, block_size, then in that five 64-bit numbers,

@@ -5,16 +5,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar, Final
 
-from union import filecalls
+from union import filecalls, syscalls
 from union.filecalls import FileHandle
 from union.operations.base import Held, R, Value
 from union.operations.descriptors import Step
 
-DROP_CACHES: Final = Path("/proc/sys/vm/drop_caches")
-NAMES_ALONE: Final = "2"  # dentries and inodes
 CONNECTABLE_MARK: Final = 0x10000  # in the type of a handle that AT_HANDLE_CONNECTABLE gave
 
 
@@ -94,5 +91,5 @@ class ForgetNames(Step):
 
     def call(self, root: str, held: Held) -> Value:
         for _ in range(2):  # what was used a moment ago is only marked as old the first time
-            DROP_CACHES.write_text(NAMES_ALONE)
+            syscalls.drop_caches(pages=False)
         return None

@@ -26,7 +26,7 @@ from tests.union.beyond.file_handles import (
     same_handle,
 )
 from tests.union.phrases import create
-from union import filecalls
+from union import filecalls, syscalls
 from union.filecalls import AT_HANDLE_CONNECTABLE, AT_HANDLE_FID
 from union.layers import build_layers
 from union.names import Name, Names
@@ -42,7 +42,6 @@ from union.operations import (
     rename,
     unlink,
 )
-from union.operations.filehandles import DROP_CACHES, NAMES_ALONE
 from union.overlay import Overlay
 from union.scenario import Group, Need, Scenario, When
 
@@ -182,7 +181,7 @@ def _counts_links(lower: Path, upper: Path) -> str | None:
         path = overlay.stack.mountpoint / "file"
         with overlay.mounted():
             path.chmod(0o600)
-            DROP_CACHES.write_text(NAMES_ALONE)
+            syscalls.drop_caches(pages=False)
             links = path.stat().st_nlink
     return None if links == 1 else f"a file with one name that was copied up shows {links} links"
 
