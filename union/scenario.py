@@ -43,6 +43,7 @@ class When(Enum):
     ALWAYS = "always"
     DIRECTORY_RENAMES = "directory renames on"
     NO_DIRECTORY_RENAMES = "directory renames off"
+    WITHOUT_DETACH = "without --xino"  # long, and the same whatever becomes of the lower
     BY_NAME = "only by name"
 
 

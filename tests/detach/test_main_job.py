@@ -55,7 +55,7 @@ def last_line(output: str) -> str:
 
 def expected() -> int:
     """The scenarios of a detach run: before the detach all, after it those whose lower can migrate; the trials once."""
-    groups = default_groups(directory_renames=True)
+    groups = default_groups(directory_renames=True, detach=True)
     after = sum(len(group.scenarios) for group in groups if group.detaches)
     return after + sum(len(group.labels) for group in groups)
 

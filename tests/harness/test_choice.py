@@ -124,9 +124,14 @@ def test_each_stage_of_a_detach_run_takes_what_it_can_of_the_words() -> None:
         Choice(("rename-exdev",)).selection(staged[0], redirects=True, tell=lambda _: None, among=staged)
 
 
-def test_default_groups_are_those_of_every_run_and_of_this_kind() -> None:
+def test_default_groups_are_those_of_every_run_and_of_this_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    long = Group("long", "Takes long.", (Scenario("one", lambda n: (open_file(n.reg, R),)),), When.WITHOUT_DETACH)
+    monkeypatch.setattr(choice, "GROUPS", (*GROUPS, long))
+    monkeypatch.setitem(choice._BY_NAME, "long", long)
     for renames, kind in ((True, When.DIRECTORY_RENAMES), (False, When.NO_DIRECTORY_RENAMES)):
-        assert {group.when for group in default_groups(renames)} == {When.ALWAYS, kind}
+        assert {group.when for group in default_groups(renames)} == {When.ALWAYS, When.WITHOUT_DETACH, kind}
+        assert {group.when for group in default_groups(renames, detach=True)} == {When.ALWAYS, kind}
+    assert names(selection(Choice(("long",)), detaches=True)) == ["long"]
 
 
 # A sequence ---------------------------------------------------------------------------------------

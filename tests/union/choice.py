@@ -84,13 +84,14 @@ class Choice:
 
 def _default(configuration: Configuration, redirects: bool) -> tuple[Group, ...]:
     """What runs with this configuration when no group is named."""
-    everything = default_groups(directory_renames=redirects or configuration.detached)
+    everything = default_groups(redirects or configuration.detached, detach=configuration.detach)
     return tuple(group for group in everything if not _unfit(group, configuration, redirects))
 
 
 def _misplaced(group: Group, default: Sequence[Group], configuration: Configuration, redirects: bool) -> str:
     """Why a group that was named does not belong to this run; empty if it does."""
-    if group.when not in (When.ALWAYS, When.BY_NAME) and group not in default:
+    renames = (When.DIRECTORY_RENAMES, When.NO_DIRECTORY_RENAMES)
+    if group.when in renames and group not in default:
         flag = "--xdev" if group.when is When.NO_DIRECTORY_RENAMES else "a run without --xdev"
         return f"expects {group.when.value}: it belongs to {flag}"
     return _unfit(group, configuration, redirects)
@@ -133,10 +134,11 @@ def by_name(name: str) -> Group:
     return _BY_NAME[name]
 
 
-def default_groups(directory_renames: bool) -> tuple[Group, ...]:
+def default_groups(directory_renames: bool, *, detach: bool = False) -> tuple[Group, ...]:
     """What runs when no group is named, with directory renames on or off."""
     switch = When.DIRECTORY_RENAMES if directory_renames else When.NO_DIRECTORY_RENAMES
-    return tuple(group for group in GROUPS if group.when in (When.ALWAYS, switch))
+    now = (When.ALWAYS, switch) if detach else (When.ALWAYS, switch, When.WITHOUT_DETACH)
+    return tuple(group for group in GROUPS if group.when in now)
 
 
 def select(words: Sequence[str], among: Sequence[Group] = GROUPS) -> list[Selection]:
