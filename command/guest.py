@@ -19,7 +19,7 @@ from union.errors import SetupError
 
 TIME_LIMIT = 900.0  # seconds for the whole run; a detach run takes a few
 DEFAULT = "6.12"  # the kernel that `auto` takes when the running one will not do
-PACKAGES = ("command", "datasets", "kernel", "report", "tests/union", "union")
+PACKAGES = ("command", "datasets", "kernel", "report", "tests/mounts", "tests/union", "union")
 SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
