@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from command import bootstrap, native
+from command import bootstrap, native, results
 from command.options import Options
 from command.output import Sink, copied, to_descriptor
 from kernel import recipe
@@ -20,13 +20,17 @@ from union.errors import SetupError
 TIME_LIMIT = 900.0  # seconds for the whole run; a detach run takes a few
 DEFAULT = "6.12"  # the kernel that `auto` takes when the running one will not do
 PACKAGES = ("command", "datasets", "kernel", "report", "tests/mounts", "tests/union", "union")
+SHARED = "/tmp/results"  # in the guest: the directory of --results
 SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def run(options: Options) -> int:
     """Carry the run out in a guest with the kernel `options` asks for; returns its exit code."""
     arguments = [*options.words, "--kernel=native", *options.choice.words]
-    with copied(to_descriptor(sys.stdout.fileno()), options.log_dir) as out:
+    with (
+        copied(to_descriptor(sys.stdout.fileno()), options.log_dir) as out,
+        results.written(options.results, options.command()),
+    ):
         return _boot(options, flavour(options), arguments, out, to_descriptor(sys.stderr.fileno()))
 
 
@@ -51,7 +55,10 @@ def _boot(options: Options, kernel: str, arguments: list[str], out: Sink, err: S
     _compile()
     sys.stdout.flush()
     command = [sys.executable, "-B", str(bootstrap.CHECKOUT / "run"), *arguments]
+    shared = [(options.results, SHARED)] if options.results else []
     environment = {native.COMMAND: options.command(), "PATH": SEARCH, "LC_ALL": "C.UTF-8", **dict(options.variables)}
+    if shared:
+        environment[results.VARIABLE] = f"{SHARED}/{results.EVENTS}"
     result = guest.run(
         command,
         cwd=bootstrap.CHECKOUT,
@@ -59,6 +66,7 @@ def _boot(options: Options, kernel: str, arguments: list[str], out: Sink, err: S
         time_limit=TIME_LIMIT,
         on_stdout=out,
         on_stderr=err,
+        shared=shared,
         visible=[Path(path) for path in sys.path if os.path.isabs(path)],
     )
     return _status(result, guest)

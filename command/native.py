@@ -9,10 +9,11 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from command import output
+from command import output, results
 from command.options import Options
 from mount_union import Union, mount_union
-from report.events import Checked, Listener, Noted, Outcome, StageStarted
+from report.events import Checked, Finished, Listener, Noted, Outcome, StageStarted
+from report.record import Recorder, all_of
 from report.terminal import Terminal
 from tests.union import FAMILIES
 from tests.union.choice import Choice
@@ -119,7 +120,10 @@ def run(options: Options) -> int:
     with output.text(sys.stdout, options.log_dir) as out:
         command = os.environ.get(COMMAND) or options.command()
         terminal = Terminal(command, verbose=options.verbose, out=out, families=FAMILIES)
-        carry_out(options.configuration, options.choice, terminal)
+        with results.written(options.results, command) as events:
+            record = events or os.environ.get(results.VARIABLE)
+            tell = all_of(Recorder(Path(record)), terminal) if record else terminal
+            carry_out(options.configuration, options.choice, tell)
         terminal.summary()
     return exit_code(terminal)
 
@@ -150,6 +154,7 @@ def carry_out(configuration: Configuration, choice: Choice, tell: Listener) -> N
     for group, numbers in selection:
         if group.trials:
             run_trials(group, numbers, f"./run --{configuration.kind}", tell)
+    tell(Finished())
 
 
 def _on_unions(configuration: Configuration, selection: Sequence[Selection], tell: Listener) -> None:

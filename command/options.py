@@ -58,6 +58,7 @@ class Options:
     kernel: str
     kernel_source: Path | None
     log_dir: Path | None
+    results: Path | None  # the directory for reports
     verbose: bool
     words: tuple[str, ...]  # the options that choose the run, without kernel, logs and groups
     variables: tuple[tuple[str, str], ...] = ()  # of the environment, those that are set
@@ -90,6 +91,8 @@ def _parser() -> _Parser:
     _add_kernel(parser)
     output = parser.add_argument_group("output")
     output.add_argument("-v", "--verbose", action="store_true", help="show what each operation gave")
+    output.add_argument("--results", type=Path, metavar="DIR", help="write results.xml (JUnit), results.ktap, "
+                        "result.txt (LAVA) and kcidb.json there, also when the run or its kernel dies")
     output.add_argument("--log-dir", type=Path, metavar="DIR", help="keep logs and the guest's console here")
     return parser
 
@@ -180,10 +183,18 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> O
         kernel=args.kernel,
         kernel_source=args.kernel_source,
         log_dir=args.log_dir,
+        results=_results(args, action),
         verbose=args.verbose,
         words=_words(args),
         variables=variables,
     )
+
+
+def _results(args: argparse.Namespace, action: str) -> Path | None:
+    directory: Path | None = args.results
+    if directory is not None and action != "run":
+        raise UsageError(f"--results goes with a run, not with --{action.replace('_', '-')}")
+    return directory
 
 
 def _built() -> list[str]:

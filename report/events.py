@@ -95,8 +95,13 @@ class Evidence:
     value: str
 
 
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The run came to its end: all that was chosen has been told."""
+
+
 Started = StageStarted | GroupStarted | ScenarioStarted | OperationStarted
-Event = Noted | Started | OperationEnded | ScenarioEnded | Checked | Evidence
+Event = Noted | Started | OperationEnded | ScenarioEnded | Checked | Evidence | Finished
 
 
 class Listener(Protocol):

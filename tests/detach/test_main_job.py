@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -246,3 +247,31 @@ def test_logs_are_kept_where_asked(patched: Path, tmp_path: Path) -> None:
     assert (logs / "transcript.txt").read_text() == done.stdout
     assert any("Linux version" in path.read_text(errors="replace") for path in logs.glob("console*"))
     assert "   -> success with b':xxx:yyy:zzz'" in done.stdout
+
+
+def test_results_are_written_for_a_ci(patched: Path, tmp_path: Path) -> None:
+    done = run("--ov", "--xino", f"--kernel={patched}", f"--results={tmp_path}", "--operations=after", "rename-file")
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout[-2000:]
+    document = ElementTree.parse(tmp_path / "results.xml").getroot()
+    assert (document.get("failures"), document.get("errors")) == ("0", "0")
+    lines = (tmp_path / "result.txt").read_text().splitlines()
+    assert "rename-file_10 pass" in lines and len(lines) == int(document.get("tests", "0"))
+    assert (tmp_path / "results.ktap").read_text().startswith("KTAP version 1\n1..2\n# kernel: ")
+
+
+def test_results_of_an_interrupted_run_tell_what_was_under_way(patched: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(CHECKOUT / "run"), "--ov", "--xino", f"--kernel={patched}", f"--results={tmp_path}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("TEST "):
+                break
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode == 130
+    lines = (tmp_path / "result.txt").read_text().splitlines()
+    # The scenario that was running, and the run itself.
+    assert [line for line in lines if line.endswith(" unknown")] == lines[-2:], lines[-3:]
+    assert lines[-1].startswith("check_run_")
+    document = ElementTree.parse(tmp_path / "results.xml").getroot()
+    assert document.get("errors") == "2"

@@ -111,3 +111,15 @@ def test_list_names_all_scenarios_and_counts_them() -> None:
     total = sum(len(group.labels) for group in GROUPS)
     assert f"{len(GROUPS)} groups, {total} scenarios, " in done.stdout
     assert "\nrename-mass-5:2: " in done.stdout
+
+
+@pytest.mark.parametrize("action", ["--list", "--controls", "--matrix"])
+def test_results_belong_to_a_run(action: str) -> None:
+    with pytest.raises(UsageError, match="--results goes with a run"):
+        parse([action, "--results=somewhere"], {})
+
+
+def test_results_that_cannot_be_written_are_a_usage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = run("--ov", "--kernel=native", f"--results={tmp_path}/file", "rename-file")
+    assert done.returncode == 2 and "--results: cannot write to" in done.stderr and done.stderr.count("\n") == 1

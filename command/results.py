@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""`--results DIR`: the run's results as files that a CI reads, written when it ends, however it ends.
+
+The events come first, line by line, from wherever the run is; the reports are made of them afterwards by the
+process that outlives a guest.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from report import junit, kcidb, ktap, lava
+from report.record import read
+from report.results import Results, collect
+from tests.union import FAMILIES
+from union.errors import SetupError, UsageError
+
+EVENTS: Final = "events.jsonl"
+VARIABLE: Final = "OVL_DETACH_EVENTS"  # in a guest: where the events go
+ORIGIN: Final = "ovl_detach"
+
+FORMATS: Final[dict[str, Callable[[Results], str]]] = {
+    "results.xml": junit.write,
+    "results.ktap": ktap.write,
+    "result.txt": lava.write,
+    "kcidb.json": lambda results: kcidb.write(results, ORIGIN, f"{ORIGIN}:{_kernel(results)}"),
+}
+
+
+@contextmanager
+def written(directory: Path | None, command: str) -> Iterator[Path | None]:
+    """Where the events of the run go, in `directory` if there is one; when the block ends, failed or not, the reports
+    are there too. UsageError if it cannot be made, SetupError if a report cannot be written.
+    """
+    if directory is None:
+        yield None
+        return
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / EVENTS).write_bytes(b"")
+    except OSError as error:
+        raise UsageError(f"--results: cannot write to {directory}: {error.strerror}") from error
+    try:
+        yield directory / EVENTS
+    finally:
+        write(directory, command)
+
+
+def write(directory: Path, command: str) -> None:
+    """Make the reports of the events in `directory`; each appears whole or not at all. Raises SetupError."""
+    try:
+        results = collect(command, read(directory / EVENTS), FAMILIES)
+        for name, write_one in FORMATS.items():
+            new = directory / f".{name}.new"
+            new.write_text(write_one(results), encoding="utf-8", errors="backslashreplace")
+            os.replace(new, directory / name)
+    except OSError as error:
+        raise SetupError(f"--results: {error}") from error
+
+
+def _kernel(results: Results) -> str:
+    """The release of the kernel that the run was on."""
+    return (results.evidence.get("kernel") or ["unknown"])[0].partition(" ")[0]

@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Reports: what is written is what happened, consumers of each format read it, and a lost run is told."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import kcidb_io
+import pytest
+from junitparser import JUnitXml
+from tap.parser import Parser
+
+from report import junit, kcidb, ktap, lava
+from report.events import (
+    Checked,
+    Event,
+    Evidence,
+    Finished,
+    GroupStarted,
+    Noted,
+    OperationEnded,
+    OperationStarted,
+    Outcome,
+    ScenarioEnded,
+    ScenarioStarted,
+    StageStarted,
+)
+from report.record import Recorder, all_of, decode, encode, read
+from report.results import Results, collect
+
+FAMILIES = {"rename-file": "rename_file", "xattrs": "xattrs"}
+NASTY = "a # SKIP in\x00 the\nmiddle, <&> and \udcff"
+
+
+def scenario(group: str, number: int, label: str, outcome: Outcome, *complaints: str) -> Iterator[Event]:
+    yield ScenarioStarted(group, number, label, "rename_file.py:12")
+    yield ScenarioEnded(group, number, label, outcome, complaints, 0.25)
+
+
+def events(*, whole: bool = True) -> Iterator[Event]:
+    """A run with every outcome; not `whole`: its last scenario and itself never ended."""
+    yield Noted("--xino: the detach run")
+    yield StageStarted("--operations=before")
+    yield GroupStarted("rename-file", "./run --ov --xino")
+    yield from scenario("rename-file", 1, "over itself", Outcome.PASSED)
+    yield from scenario("rename-file", 2, NASTY, Outcome.FAILED, f"EIO instead of success: {NASTY}")
+    yield StageStarted("--operations=after")
+    yield from scenario("rename-file", 1, "over itself", Outcome.PASSED)
+    yield Evidence("kernel", "6.12.117-nofollow (x86_64)")
+    yield Evidence("kernel", "6.12.117-nofollow (x86_64)")
+    yield Checked("D2, D9", "no EIO", ())
+    yield Checked("-", "no kernel warning", ("WARNING: at fs/overlayfs",))
+    yield ScenarioEnded("xattrs", 1, "skipped before it began", Outcome.SKIPPED, ("no xattrs # here",), 0.0)
+    yield from scenario("xattrs", 2, "broken", Outcome.ERROR, "the scenario says x but the model predicts y")
+    if whole:
+        yield Finished()
+    else:
+        yield ScenarioStarted("xattrs", 3, "kills the kernel", "xattrs.py:7")
+
+
+def results(*, whole: bool = True) -> Results:
+    return collect("./run --ov --xino", events(whole=whole), FAMILIES)
+
+
+COUNTS = {Outcome.PASSED: 3, Outcome.FAILED: 2, Outcome.SKIPPED: 1, Outcome.ERROR: 1}
+
+
+# The record ---------------------------------------------------------------------------------------
+
+
+def test_events_come_back_from_a_file_as_they_were(tmp_path: Path) -> None:
+    told: list[Event] = []
+    tell = all_of(Recorder(tmp_path / "events"), lambda event: told.append(event))
+    for event in (*events(), OperationStarted("./run --mkdir x"), OperationEnded("success")):
+        tell(event)
+    assert list(read(tmp_path / "events")) == told[:-2] == list(events())
+    assert len(told) == len(list(events())) + 2, "only the file leaves the operations out"
+
+
+def test_a_line_that_was_cut_off_ends_the_record(tmp_path: Path) -> None:
+    lines = [f"{encode(event)}\n" for event in events()]
+    (tmp_path / "events").write_text("".join(lines)[:-5])
+    assert list(read(tmp_path / "events")) == list(events())[:-1]
+
+
+@pytest.mark.parametrize("line", ['{"event": "Event"}\n', '{"text": "x"}\n', "garbage\n", '{"event": "Outcome"}\n'])
+def test_what_is_no_event_is_an_error(line: str) -> None:
+    with pytest.raises(ValueError, match=r"event|Expecting"):
+        decode(line)
+
+
+def test_a_scenario_that_never_ended_is_an_error() -> None:
+    whole, lost = results(), results(whole=False)
+    assert Counter(case.outcome for case in whole.cases) == COUNTS
+    assert lost.cases[:-2] == whole.cases
+    last, run = lost.cases[-2:]
+    assert (last.selector, last.outcome, last.origin) == ("xattrs:3", Outcome.ERROR, "xattrs.py:7")
+    assert (run.selector, run.outcome) == ("run", Outcome.ERROR)
+
+
+def test_a_run_that_was_cut_off_between_two_scenarios_is_an_error() -> None:
+    told = list(events())[:-1]
+    assert collect("./run", told, {}).cases[-1].outcome is Outcome.ERROR
+    assert collect("./run", [], {}).cases[-1].outcome is Outcome.ERROR
+
+
+def test_each_case_knows_what_repeats_it() -> None:
+    found = results()
+    assert [found.reproducer(case) for case in found.cases[1:4]] == [
+        "./run --ov --xino --operations=before rename-file:2",
+        "./run --ov --xino --operations=after rename-file:1",
+        "./run --ov --xino --operations=after",
+    ]
+    assert found.evidence == {"kernel": ["6.12.117-nofollow (x86_64)"]}
+
+
+# JUnit --------------------------------------------------------------------------------------------
+
+
+def test_junitparser_counts_the_same(tmp_path: Path) -> None:
+    (tmp_path / "results.xml").write_text(junit.write(results()), encoding="utf-8")
+    document = JUnitXml.fromfile(str(tmp_path / "results.xml"))
+    assert (document.tests, document.failures, document.errors, document.skipped) == (7, 2, 1, 1)
+    suites = {suite.name: suite for suite in document}
+    assert set(suites) == {"rename_file.before", "rename_file.after", "checks.after", "xattrs.after"}
+    cases = list(suites["rename_file.before"])
+    assert [case.name.partition(":")[0] for case in cases] == ["rename-file", "rename-file"]
+    (failure,) = cases[1].result
+    assert "EIO instead of success" in failure.message
+    assert "reproduce: ./run --ov --xino --operations=before rename-file:2" in failure.text
+    suite: Any = suites["checks.after"]
+    assert {item.name: item.value for item in suite.properties()}["kernel"].startswith("6.12")
+
+
+# KTAP ---------------------------------------------------------------------------------------------
+
+
+def levels(text: str) -> tuple[str, list[str]]:
+    """The outer document, and the nested ones without their indentation."""
+    outer, inner = [], [""]
+    for line in text.splitlines(keepends=True):
+        if line.startswith("  "):
+            inner[-1] += line[2:]
+        else:
+            outer.append(line)
+            inner += [""] if inner[-1] else []
+    return "".join(outer), [part for part in inner if part]
+
+
+def parsed(text: str) -> list[Any]:
+    """The test lines, by a TAP parser, of one level, whose plan must hold."""
+    assert text.startswith("KTAP version 1\n")
+    lines = list(Parser().parse_text(text.replace("KTAP version 1", "TAP version 13", 1)))
+    tests = [line for line in lines if line.category == "test"]
+    (plan,) = (line for line in lines if line.category == "plan")
+    assert plan.expected_tests == len(tests) and [test.number for test in tests] == [*range(1, len(tests) + 1)]
+    assert not [line for line in lines if line.category == "unknown"]
+    return tests
+
+
+def test_a_tap_parser_reads_each_level() -> None:
+    outer, inner = levels(ktap.write(results()))
+    assert [(test.ok, test.description.strip()) for test in parsed(outer)] == [
+        (False, "rename_file.before"),
+        (True, "rename_file.after"),
+        (False, "checks.after"),
+        (False, "xattrs.after"),
+    ]
+    tests = [parsed(part) for part in inner]
+    assert [[(test.ok, test.skip) for test in part] for part in tests] == [
+        [(True, False), (False, False)],
+        [(True, False)],
+        [(True, False), (False, False)],
+        [(True, True), (False, False)],
+    ]
+
+
+def test_a_label_makes_no_directive_and_no_line() -> None:
+    lines = [line for line in ktap.write(results()).splitlines() if "rename-file:2 " in line and "ok" in line]
+    assert len(lines) == 1 and "# SKIP" not in lines[0]
+
+
+# LAVA ---------------------------------------------------------------------------------------------
+
+
+def test_lava_names_are_unique_and_plain() -> None:
+    lines = [line.split(" ") for line in lava.write(results(whole=False)).splitlines()]
+    names = [name for name, _ in lines]
+    assert len(set(names)) == len(names) == 9
+    assert all(name.replace("-", "").replace("_", "").isalnum() and name.isascii() for name in names)
+    assert Counter(word for _, word in lines) == {"pass": 3, "fail": 2, "skip": 1, "unknown": 3}
+    assert lines[0] == ["rename-file_1_before", "pass"]
+
+
+def test_a_lava_name_that_comes_twice_is_numbered() -> None:
+    twice = Results("./run", [*results().cases[:1], *results().cases[:1]])
+    assert lava.write(twice) == "rename-file_1_before pass\nrename-file_1_before_2 pass\n"
+
+
+# KCIDB --------------------------------------------------------------------------------------------
+
+
+def test_kcidb_takes_the_document() -> None:
+    text = kcidb.write(results(), "ovl_detach", "ovl_detach:6.12", datetime(2026, 1, 2, tzinfo=UTC))
+    document = json.loads(text)
+    assert kcidb_io.schema.V5_3.is_valid(document)
+    assert Counter(test["status"] for test in document["tests"]) == {"PASS": 3, "FAIL": 2, "SKIP": 1, "ERROR": 1}
+    assert document["tests"][1]["path"] == "ovl_detach.before.rename_file.rename-file.2"
+    assert len({test["id"] for test in document["tests"]}) == 7
+
+
+def test_kcidb_would_refuse_a_wrong_one() -> None:
+    document = json.loads(kcidb.write(results(), "ovl_detach", "ovl_detach:6.12"))
+    document["tests"][0]["status"] = "passed"
+    assert not kcidb_io.schema.V5_3.is_valid(document)
