@@ -72,6 +72,13 @@ class Configuration:
         return self.kind == "no"
 
     @property
+    def layers_are_chosen(self) -> bool:
+        """Whether anything is asked for that is about its own layers and their overlay, but to detach them."""
+        own = Configuration() if not self.detach else Configuration(lower_fs="xfs", xino="nofollow")
+        how = {"detach": False, "migrate": "none", "fence": False, "moment": "after"}
+        return replace(self, **how, leave_uncopied=None, leave_unlisted=None) != own  # type: ignore[arg-type]
+
+    @property
     def detached(self) -> bool:
         """Whether nothing of the lower is in use any more when the operations are replayed."""
         return self.detach and self.migrate != "none"

@@ -11,7 +11,7 @@ from command.options import parse
 from report.events import Event, Outcome, ScenarioEnded
 from tests.union import GROUPS, PARITY, beyond, choice
 from tests.union.choice import Choice, Exclusion, by_name, default_groups, select
-from union.configuration import Configuration
+from union.configuration import Configuration, Places
 from union.errors import UsageError
 from union.operations import R, open_file
 from union.plan import Selection
@@ -201,3 +201,23 @@ def test_a_mistake_in_the_file_is_told(text: str, why: str, tmp_path: Path) -> N
         parse(["--ov", f"--exclude-file={tmp_path}/known"], {})
     (tmp_path / "known").write_text("mkdir # why\n")
     parse(["--ov", f"--exclude-file={tmp_path}/known"], {})
+
+
+# Trials ------------------------------------------------------------------------------------------
+
+BARE = (Configuration(), Configuration(detach=True, lower_fs="xfs", xino="nofollow", migrate="mail", fence=True))
+CHOSEN = (
+    *(Configuration(kind="no"), Configuration(kind="ovov"), Configuration(rotations=2), Configuration(samefs=True)),
+    *(Configuration(lower_fs="ext4"), Configuration(upper_fs="xfs"), Configuration(xino="on")),
+    *(Configuration(meta=True), Configuration(slashes=True), Configuration(places=Places(options=(("volatile", ""),)))),
+    Configuration(detach=True, lower_fs="ext4", xino="nofollow", migrate="mail", fence=True),
+)
+
+
+@pytest.mark.parametrize("configuration", BARE + CHOSEN)
+def test_trials_run_where_nothing_is_said_about_the_layers(configuration: Configuration) -> None:
+    picked = Choice().selection(configuration, redirects=True, tell=lambda _: None)
+    assert any(group.trials for group, _ in picked) == (configuration in BARE)
+    if configuration not in BARE:
+        with pytest.raises(UsageError, match="mounts overlays of its own"):
+            Choice(("mount-options",)).selection(configuration, redirects=True, tell=lambda _: None)

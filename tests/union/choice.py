@@ -99,9 +99,8 @@ def _misplaced(group: Group, default: Sequence[Group], configuration: Configurat
 
 def _unfit(group: Group, configuration: Configuration, redirects: bool) -> str:
     """Why a group cannot be part of a run with this configuration; empty if it can."""
-    single = configuration.kind == "ov" and configuration.rotations is None and not configuration.fuse
-    if group.trials and not (single and not configuration.slashes and not configuration.places.given):
-        return "mounts overlays of its own: run it with --ov alone"
+    if group.trials and configuration.layers_are_chosen:
+        return "mounts overlays of its own: run it with --ov or --ov --xino and nothing about layers or features"
     if configuration.detached and not group.detaches:
         return "has a lower that cannot be migrated: run it without detach"
     if configuration.plain and (len(group.lowers) > 1 or group.options):
