@@ -69,6 +69,10 @@ def _dispatch(options: Options) -> int:
         return _list()
     if options.log_dir is not None:
         _make_log_dir(options.log_dir)
+    if options.repeat > 1:
+        from command import repeat
+
+        return repeat.run(options)
     if options.action == "controls":
         from command import controls  # these two bring the kernel builder along, which a native run can do without
 

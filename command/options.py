@@ -59,6 +59,7 @@ class Options:
     kernel_source: Path | None
     log_dir: Path | None
     results: Path | None  # the directory for reports
+    repeat: int  # how often the whole run is carried out
     verbose: bool
     words: tuple[str, ...]  # the options that choose the run, without kernel, logs and groups
     variables: tuple[tuple[str, str], ...] = ()  # of the environment, those that are set
@@ -109,6 +110,9 @@ def _add_kinds(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--list", action="store_true", help="print the groups and scenarios, run nothing")
     what.add_argument("-s", "--set-up", action="store_true", help="build and mount, run nothing, leave it mounted")
     what.add_argument("-c", "--clean-up", action="store_true", help="unmount what -s or unionmount-testsuite left")
+    what.add_argument("--shard", default="1/1", metavar="N/M", help="only the N-th of M parts of the groups")
+    what.add_argument("--repeat", type=int, default=1, metavar="N", help="carry the run out N times and print how "
+                      "often each scenario failed that did not pass every time")
     what.add_argument("-x", "--exclude", action="append", default=[], metavar="WORD", help="leave these GROUPs out")
     what.add_argument("--exclude-file", type=Path, metavar="FILE", help="a GROUP per line, then # and the reason")
 
@@ -173,7 +177,7 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> O
     if args.kernel_source is not None and not args.kernel_source.exists():
         raise UsageError(f"--kernel-source: {args.kernel_source} does not exist")
     where, variables = places(environment)
-    choice = Choice(tuple(args.groups), _excluded(args))
+    choice = Choice(tuple(args.groups), _excluded(args), _shard(args))
     if action != "matrix":  # whose words are names of configurations
         choice.check()
     return Options(
@@ -184,6 +188,7 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> O
         kernel_source=args.kernel_source,
         log_dir=args.log_dir,
         results=_results(args, action),
+        repeat=_repeat(args, action),
         verbose=args.verbose,
         words=_words(args),
         variables=variables,
@@ -195,6 +200,22 @@ def _results(args: argparse.Namespace, action: str) -> Path | None:
     if directory is not None and action != "run":
         raise UsageError(f"--results goes with a run, not with --{action.replace('_', '-')}")
     return directory
+
+
+def _repeat(args: argparse.Namespace, action: str) -> int:
+    if args.repeat < 1:
+        raise UsageError("--repeat takes a number from 1 on")
+    if args.repeat > 1 and (action != "run" or args.results or args.log_dir):
+        raise UsageError("--repeat goes with a run alone, and with neither --results nor --log-dir")
+    return int(args.repeat)
+
+
+def _shard(args: argparse.Namespace) -> tuple[int, int]:
+    """N and M of --shard=N/M."""
+    found = re.fullmatch(r"([1-9]\d{0,3})/([1-9]\d{0,3})", args.shard)
+    if not found or int(found[1]) > int(found[2]):
+        raise UsageError(f"--shard={args.shard}: it takes N/M, the N-th of M parts")
+    return int(found[1]), int(found[2])
 
 
 def _built() -> list[str]:
@@ -318,7 +339,7 @@ def _words(args: argparse.Namespace) -> tuple[str, ...]:
     flags = (*LAYOUTS, "xino", "xdev", "meta", "verify", "no_fence", *ACTIONS)
     words += [f"--{name.replace('_', '-')}" for name in flags if getattr(args, name)]
     values = {"maxfs": 0, "lower_fs": None, "upper_fs": "tmpfs", "ts": "0", "detach": None, "migrate": None}
-    for name, default in {**values, "operations": "both"}.items():
+    for name, default in {**values, "operations": "both", "shard": "1/1"}.items():
         if getattr(args, name) != default:
             words.append(f"--{name.replace('_', '-')}={getattr(args, name)}")
     words += [f"--exclude={shlex.quote(word)}" for word in args.exclude]

@@ -221,3 +221,14 @@ def test_trials_run_where_nothing_is_said_about_the_layers(configuration: Config
     if configuration not in BARE:
         with pytest.raises(UsageError, match="mounts overlays of its own"):
             Choice(("mount-options",)).selection(configuration, redirects=True, tell=lambda _: None)
+
+
+# Shards ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("parts", [1, 2, 7, 1000])
+def test_shards_are_all_groups_together_and_share_none(parts: int) -> None:
+    whole = names(selection(Choice()))
+    shards = [names(selection(Choice(shard=(number, parts)))) for number in range(1, parts + 1)]
+    assert sorted(name for shard in shards for name in shard) == sorted(whole)
+    assert max(map(len, shards)) - min(map(len, shards)) <= 1

@@ -123,3 +123,13 @@ def test_results_that_cannot_be_written_are_a_usage_error(tmp_path: Path) -> Non
     (tmp_path / "file").touch()
     done = run("--ov", "--kernel=native", f"--results={tmp_path}/file", "rename-file")
     assert done.returncode == 2 and "--results: cannot write to" in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("word", ["--shard=0/2", "--shard=3/2", "--shard=1", "--shard=a/b", "--repeat=0"])
+def test_bad_shards_and_repeats_are_usage_errors(word: str) -> None:
+    with pytest.raises(UsageError, match=r"--shard|--repeat"):
+        parse(["--ov", word], {})
+
+
+def test_a_shard_is_part_of_what_repeats_the_run() -> None:
+    assert "--shard=2/3" in parse(["--ov", "--shard=2/3"], {}).command()

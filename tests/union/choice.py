@@ -33,10 +33,14 @@ class Exclusion:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What a command line picks: its words, none for the default, less what is excluded."""
+    """What a command line picks: its words, none for the default, less what is excluded.
+
+    `shard` is N and M: of the groups so picked only the N-th of M parts, which are all of them together.
+    """
 
     words: tuple[str, ...] = ()
     excluded: tuple[Exclusion, ...] = ()
+    shard: tuple[int, int] = (1, 1)
 
     def check(self) -> None:
         """Raise UsageError for a word that picks nothing in any run."""
@@ -62,7 +66,8 @@ class Choice:
                 selection.append((group, numbers))
             elif group not in elsewhere:
                 raise UsageError(f"{group.name} {why}")
-        return self._less_excluded(selection, tell)
+        number, parts = self.shard
+        return self._less_excluded(selection[number - 1 :: parts], tell)
 
     def _less_excluded(self, selection: Sequence[Selection], tell: Listener) -> list[Selection]:
         reasons: dict[tuple[str, int], str] = {}
