@@ -13,6 +13,7 @@ from command import output, results
 from command.options import Options
 from mount_union import Union, mount_union
 from report.events import Checked, Finished, Listener, Noted, Outcome, StageStarted
+from report.expected import Expecting
 from report.record import Recorder, all_of
 from report.terminal import Terminal
 from tests.union import FAMILIES
@@ -123,7 +124,8 @@ def run(options: Options) -> int:
         with results.written(options.results, command) as events:
             record = events or os.environ.get(results.VARIABLE)
             tell = all_of(Recorder(Path(record)), terminal) if record else terminal
-            carry_out(options.configuration, options.choice, tell)
+            known = {(e.group, e.number): e.reason for e in options.expected if e.applies(command, os.uname().release)}
+            carry_out(options.configuration, options.choice, Expecting(tell, known))
         terminal.summary()
     return exit_code(terminal)
 
@@ -213,4 +215,4 @@ def exit_code(terminal: Terminal) -> int:
         return SetupError.exit_code
     if counts[Outcome.FAILED]:
         return 1
-    return 0 if counts[Outcome.PASSED] else Unsupported.exit_code
+    return 0 if counts[Outcome.PASSED] or counts[Outcome.EXPECTED] else Unsupported.exit_code

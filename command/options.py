@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, cast, get_args
 
+from command.expectations import Expectation, expectations
 from command.variables import places
 from tests.union.choice import Choice, Exclusion
 from union.configuration import Configuration, Kind, LowerFs, MigrateWay, Moment, Places, UpperFs
@@ -60,6 +61,7 @@ class Options:
     log_dir: Path | None
     results: Path | None  # the directory for reports
     repeat: int  # how often the whole run is carried out
+    expected: tuple[Expectation, ...]  # failures that are known
     verbose: bool
     words: tuple[str, ...]  # the options that choose the run, without kernel, logs and groups
     variables: tuple[tuple[str, str], ...] = ()  # of the environment, those that are set
@@ -110,6 +112,9 @@ def _add_kinds(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--list", action="store_true", help="print the groups and scenarios, run nothing")
     what.add_argument("-s", "--set-up", action="store_true", help="build and mount, run nothing, leave it mounted")
     what.add_argument("-c", "--clean-up", action="store_true", help="unmount what -s or unionmount-testsuite left")
+    what.add_argument("--expect", type=Path, metavar="FILE", help="failures that are known, a line each: GROUP, a "
+                      "pattern of the command line, one of the kernel's release, then # and the reason with a link; "
+                      "one that passes fails the run")
     what.add_argument("--shard", default="1/1", metavar="N/M", help="only the N-th of M parts of the groups")
     what.add_argument("--repeat", type=int, default=1, metavar="N", help="carry the run out N times and print how "
                       "often each scenario failed that did not pass every time")
@@ -189,6 +194,7 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> O
         log_dir=args.log_dir,
         results=_results(args, action),
         repeat=_repeat(args, action),
+        expected=expectations(args.expect) if args.expect else (),
         verbose=args.verbose,
         words=_words(args),
         variables=variables,
@@ -343,5 +349,6 @@ def _words(args: argparse.Namespace) -> tuple[str, ...]:
         if getattr(args, name) != default:
             words.append(f"--{name.replace('_', '-')}={getattr(args, name)}")
     words += [f"--exclude={shlex.quote(word)}" for word in args.exclude]
+    words += [f"--expect={args.expect.absolute()}"] if args.expect is not None else []
     words += [f"--exclude-file={args.exclude_file.absolute()}"] if args.exclude_file is not None else []
     return (*words, *(["-v"] if args.verbose else []))

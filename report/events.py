@@ -9,12 +9,13 @@ from typing import Protocol
 
 
 class Outcome(Enum):
-    """How a scenario or a check ended; an error is ours, a failure is the kernel's."""
+    """How a scenario or a check ended; an error is ours, a failure is the kernel's, known beforehand if expected."""
 
     PASSED = "passed"
     FAILED = "failed"
     ERROR = "error"
     SKIPPED = "skipped"
+    EXPECTED = "expected"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from report.events import Outcome
 from report.results import Case, Results
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_ELEMENTS = {Outcome.FAILED: "failure", Outcome.ERROR: "error", Outcome.SKIPPED: "skipped"}
+_ELEMENTS = {Outcome.FAILED: "failure", Outcome.ERROR: "error", Outcome.SKIPPED: "skipped", Outcome.EXPECTED: "skipped"}
 
 
 def write(results: Results) -> str:
@@ -35,7 +35,7 @@ def _counts(name: str, cases: Sequence[Case]) -> dict[str, str]:
         "tests": str(len(cases)),
         "failures": str(outcomes.count(Outcome.FAILED)),
         "errors": str(outcomes.count(Outcome.ERROR)),
-        "skipped": str(outcomes.count(Outcome.SKIPPED)),
+        "skipped": str(outcomes.count(Outcome.SKIPPED) + outcomes.count(Outcome.EXPECTED)),
         "time": f"{sum(case.seconds for case in cases):.3f}",
     }
 
@@ -46,7 +46,10 @@ def _add(suite: ET.Element, results: Results, family: str, case: Case) -> None:
     if case.outcome in _ELEMENTS:
         text = _clean("\n".join(case.complaints))
         inner = ET.SubElement(element, _ELEMENTS[case.outcome], message=text.partition("\n")[0])
-        if case.outcome is not Outcome.SKIPPED:
+        if case.outcome is Outcome.EXPECTED:
+            inner.set("type", "expected to fail")
+            inner.text = text
+        elif case.outcome is not Outcome.SKIPPED:
             inner.text = f"{text}\nreproduce: {_clean(results.reproducer(case))}"
 
 

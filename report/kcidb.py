@@ -15,7 +15,13 @@ from report.results import Case, Results
 
 VERSION: Final = {"major": 5, "minor": 3}
 EXCERPT_MAX: Final = 16384  # characters
-_STATUS: Final = {Outcome.PASSED: "PASS", Outcome.FAILED: "FAIL", Outcome.ERROR: "ERROR", Outcome.SKIPPED: "SKIP"}
+_STATUS: Final = {
+    Outcome.PASSED: "PASS",
+    Outcome.FAILED: "FAIL",
+    Outcome.ERROR: "ERROR",
+    Outcome.SKIPPED: "SKIP",
+    Outcome.EXPECTED: "DONE",  # neither good nor bad news
+}
 
 
 def write(results: Results, origin: str, build: str, started: datetime | None = None) -> str:

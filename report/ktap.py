@@ -37,7 +37,12 @@ def _case(results: Results, place: int, case: Case) -> Iterator[str]:
         yield from (f"# {_one_line(complaint)}" for complaint in case.complaints)
         yield f"# reproduce: {results.reproducer(case)}"
     reason = _one_line("; ".join(case.complaints))
-    directive = {Outcome.SKIPPED: f" # SKIP {reason}", Outcome.ERROR: " # ERROR"}.get(case.outcome, "")
+    directives = {
+        Outcome.SKIPPED: f" # SKIP {reason}",
+        Outcome.EXPECTED: f" # XFAIL {reason}",
+        Outcome.ERROR: " # ERROR",
+    }
+    directive = directives.get(case.outcome, "")
     yield f"{'not ok' if bad else 'ok'} {place} {_name(f'{case.selector} {case.label}')}{directive}"
 
 

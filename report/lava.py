@@ -9,7 +9,13 @@ from collections import Counter
 from report.events import Outcome
 from report.results import Case, Results
 
-_WORDS = {Outcome.PASSED: "pass", Outcome.FAILED: "fail", Outcome.SKIPPED: "skip", Outcome.ERROR: "unknown"}
+_WORDS = {
+    Outcome.PASSED: "pass",
+    Outcome.FAILED: "fail",
+    Outcome.SKIPPED: "skip",
+    Outcome.ERROR: "unknown",
+    Outcome.EXPECTED: "pass",  # LAVA knows no other word for what is as it was expected
+}
 
 
 def write(results: Results) -> str:

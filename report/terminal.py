@@ -90,7 +90,7 @@ class Terminal:
         if self._checks:
             self._line("\n" + _columns([("clause", "outcome", "check"), *self._check_rows()], headed=True))
         if self._ended:
-            header = ("family", *(outcome.value for outcome in Outcome), "seconds")
+            header = ("family", *(outcome.value for outcome in self._columns()), "seconds")
             self._line("\n" + _columns([header, *self._group_rows()], headed=True))
             slowest = sorted(self._ended, key=lambda ended: -ended.seconds)[:SLOWEST]
             self._line("\nslowest: " + ", ".join(f"{ended.selector} {ended.seconds:.2f} s" for ended in slowest))
@@ -110,7 +110,13 @@ class Terminal:
         parts = [f"{self.counts[Outcome.PASSED]} passed", f"{self.counts[Outcome.FAILED]} failed"]
         if errors:
             parts.append(f"{errors} errors")
+        expected = self.counts[Outcome.EXPECTED]
+        parts += [f"{expected} expected to fail"] if expected else []
         return ", ".join([*parts, f"{self.counts[Outcome.SKIPPED]} skipped"])
+
+    def _columns(self) -> list[Outcome]:
+        """What the table of families counts."""
+        return [outcome for outcome in Outcome if outcome is not Outcome.EXPECTED or self.counts[outcome]]
 
     def _evidence_rows(self) -> Iterator[tuple[str, str]]:
         """One row per name; where the unions of the run differ, a line for each value in their order."""
@@ -145,7 +151,7 @@ class Terminal:
         for ended, option in zip(self._ended, self._options, strict=True):
             stages.setdefault(f"  all of {option}", []).append(ended)
         rows = [*families.items(), ("all", self._ended), *(stages.items() if len(stages) > 1 else ()), *failing.items()]
-        return [_row(name, ended) for name, ended in rows]
+        return [_row(name, ended, self._columns()) for name, ended in rows]
 
     def _scenario_ended(self, event: ScenarioEnded) -> None:
         self.counts[event.outcome] += 1
@@ -171,10 +177,10 @@ class Terminal:
             self.out.flush()  # then to the operation
 
 
-def _row(name: str, ended: list[ScenarioEnded]) -> tuple[str, ...]:
+def _row(name: str, ended: list[ScenarioEnded], columns: list[Outcome]) -> tuple[str, ...]:
     counts = Counter(one.outcome for one in ended)
     seconds = sum(one.seconds for one in ended)
-    return (name, *(str(counts[outcome]) for outcome in Outcome), f"{seconds:.2f}")
+    return (name, *(str(counts[outcome]) for outcome in columns), f"{seconds:.2f}")
 
 
 def _columns(rows: list[tuple[str, ...]], *, headed: bool = False) -> str:
