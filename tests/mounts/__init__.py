@@ -2,6 +2,7 @@
 """Trials: scenarios about mounting, and about layers that no union of a run has, a file per family."""
 
 from tests.mounts import (
+    bad_marks,
     data_layers,
     shown_options,
 )
@@ -10,6 +11,7 @@ from union.scenario import Group
 MODULES = (
     shown_options,
     data_layers,
+    bad_marks,
 )
 
 GROUPS: tuple[Group, ...] = tuple(group for module in MODULES for group in module.GROUPS)
