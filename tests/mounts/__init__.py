@@ -3,6 +3,7 @@
 
 from tests.mounts import (
     bad_marks,
+    bad_origins,
     data_layers,
     shown_options,
 )
@@ -12,6 +13,7 @@ MODULES = (
     shown_options,
     data_layers,
     bad_marks,
+    bad_origins,
 )
 
 GROUPS: tuple[Group, ...] = tuple(group for module in MODULES for group in module.GROUPS)
