@@ -5,6 +5,7 @@ from tests.mounts import (
     bad_marks,
     bad_origins,
     data_layers,
+    index_directory,
     shown_options,
 )
 from union.scenario import Group
@@ -14,6 +15,7 @@ MODULES = (
     data_layers,
     bad_marks,
     bad_origins,
+    index_directory,
 )
 
 GROUPS: tuple[Group, ...] = tuple(group for module in MODULES for group in module.GROUPS)
