@@ -5,6 +5,8 @@ from tests.mounts import (
     bad_marks,
     bad_origins,
     data_layers,
+    exported_handles,
+    foreign_handles,
     index_directory,
     shown_options,
 )
@@ -16,6 +18,8 @@ MODULES = (
     bad_marks,
     bad_origins,
     index_directory,
+    exported_handles,
+    foreign_handles,
 )
 
 GROUPS: tuple[Group, ...] = tuple(group for module in MODULES for group in module.GROUPS)
