@@ -9,6 +9,7 @@ from tests.mounts import (
     foreign_handles,
     index_directory,
     shown_options,
+    verity,
 )
 from union.scenario import Group
 
@@ -20,6 +21,7 @@ MODULES = (
     index_directory,
     exported_handles,
     foreign_handles,
+    verity,
 )
 
 GROUPS: tuple[Group, ...] = tuple(group for module in MODULES for group in module.GROUPS)
