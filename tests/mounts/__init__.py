@@ -5,6 +5,7 @@ from tests.mounts import (
     bad_marks,
     bad_origins,
     data_layers,
+    detached,
     exported_handles,
     foreign_handles,
     index_directory,
@@ -22,6 +23,7 @@ MODULES = (
     exported_handles,
     foreign_handles,
     verity,
+    detached,
 )
 
 GROUPS: tuple[Group, ...] = tuple(group for module in MODULES for group in module.GROUPS)
