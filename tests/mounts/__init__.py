@@ -9,6 +9,7 @@ from tests.mounts import (
     exported_handles,
     foreign_handles,
     index_directory,
+    listings,
     shown_options,
     verity,
 )
@@ -24,6 +25,7 @@ MODULES = (
     foreign_handles,
     verity,
     detached,
+    listings,
 )
 
 GROUPS: tuple[Group, ...] = tuple(group for module in MODULES for group in module.GROUPS)
