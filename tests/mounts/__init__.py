@@ -4,6 +4,7 @@
 from tests.mounts import (
     bad_marks,
     bad_origins,
+    changed_underneath,
     data_layers,
     detached,
     exported_handles,
@@ -26,6 +27,7 @@ MODULES = (
     verity,
     detached,
     listings,
+    changed_underneath,
 )
 
 GROUPS: tuple[Group, ...] = tuple(group for module in MODULES for group in module.GROUPS)
