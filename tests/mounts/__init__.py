@@ -10,6 +10,7 @@ from tests.mounts import (
     exported_handles,
     foreign_handles,
     index_directory,
+    lesser_mounter,
     listings,
     shown_options,
     verity,
@@ -28,6 +29,7 @@ MODULES = (
     detached,
     listings,
     changed_underneath,
+    lesser_mounter,
 )
 
 GROUPS: tuple[Group, ...] = tuple(group for module in MODULES for group in module.GROUPS)
