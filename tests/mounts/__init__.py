@@ -13,6 +13,7 @@ from tests.mounts import (
     lesser_mounter,
     listings,
     shown_options,
+    unreadable_layers,
     verity,
 )
 from union.scenario import Group
@@ -30,6 +31,7 @@ MODULES = (
     listings,
     changed_underneath,
     lesser_mounter,
+    unreadable_layers,
 )
 
 GROUPS: tuple[Group, ...] = tuple(group for module in MODULES for group in module.GROUPS)
