@@ -2,6 +2,7 @@
 """Trials: scenarios about mounting, and about layers that no union of a run has, a file per family."""
 
 from tests.mounts import (
+    acls,
     bad_marks,
     bad_origins,
     changed_underneath,
@@ -32,6 +33,7 @@ MODULES = (
     changed_underneath,
     lesser_mounter,
     unreadable_layers,
+    acls,
 )
 
 GROUPS: tuple[Group, ...] = tuple(group for module in MODULES for group in module.GROUPS)
