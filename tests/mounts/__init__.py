@@ -14,6 +14,7 @@ from tests.mounts import (
     lesser_mounter,
     listings,
     shown_options,
+    two_overlays,
     unreadable_layers,
     verity,
 )
@@ -34,6 +35,7 @@ MODULES = (
     lesser_mounter,
     unreadable_layers,
     acls,
+    two_overlays,
 )
 
 GROUPS: tuple[Group, ...] = tuple(group for module in MODULES for group in module.GROUPS)
