@@ -12,6 +12,8 @@ import errno
 import fcntl
 import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -87,6 +89,28 @@ def unshare_mounts() -> None:
     """Give the calling thread a mount namespace of its own whose mounts tell no other about changes."""
     _checked(_libc.unshare(CLONE_NEWNS))
     mount("none", "/", None, MS_REC | MS_PRIVATE)
+
+
+CAP_DAC_OVERRIDE = 1
+CAP_DAC_READ_SEARCH = 2
+_CAPABILITY_VERSION_3 = 0x20080522
+_CAPABILITIES = struct.Struct("=6I")  # effective, permitted and inheritable of the lower 32, then of the upper 32
+
+
+@contextmanager
+def without_capabilities(*numbers: int) -> Iterator[None]:
+    """The calling thread does without these capabilities (below 32), as far as they are effective; needs none."""
+    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+    had = ctypes.create_string_buffer(_CAPABILITIES.size)
+    _checked(_libc.capget(header, had))
+    effective, *others = _CAPABILITIES.unpack(had.raw)
+    for number in numbers:
+        effective &= ~(1 << number)
+    _checked(_libc.capset(header, _CAPABILITIES.pack(effective, *others)))
+    try:
+        yield
+    finally:
+        _checked(_libc.capset(header, had))
 
 
 class FsContext:

@@ -117,3 +117,18 @@ def test_a_loop_device_frees_itself(tmp_path: Path) -> None:
 def test_a_filesystem_that_the_kernel_lacks_is_told_from_one_it_has() -> None:
     assert syscalls.knows_filesystem("tmpfs")
     assert not syscalls.knows_filesystem("no-such-filesystem")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone has capabilities to do without")
+def test_a_capability_is_missing_only_meanwhile(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"secret")
+    secret.chmod(0)
+    with (
+        syscalls.without_capabilities(syscalls.CAP_DAC_OVERRIDE, syscalls.CAP_DAC_READ_SEARCH),
+        pytest.raises(PermissionError),
+    ):
+        secret.read_bytes()
+    assert secret.read_bytes() == b"secret"
+    with syscalls.without_capabilities():
+        assert secret.read_bytes() == b"secret"
