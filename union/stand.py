@@ -72,6 +72,12 @@ class Stand:
         """The absolute path of a name below the stand."""
         return f"{self.root}/{name}"
 
+    def opened(self, name: str, flags: int) -> int:
+        """A descriptor of what is below the stand, open until the trial is over. Raises OSError."""
+        fd = os.open(self.path(name), flags)
+        self.undo(lambda: os.close(fd))
+        return fd
+
     def undo(self, call: Callable[[], object]) -> None:
         """Called when the trial is over, the last one first."""
         self._stack.callback(call)
