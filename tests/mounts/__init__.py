@@ -2,12 +2,16 @@
 """Trials: scenarios about mounting, and about layers that no union of a run has, a file per family."""
 
 from tests.mounts import (
+    in_use,
+    lacking_uppers,
     layer_paths,
     refused_options,
+    remounts,
     shown_options,
+    work_directories,
 )
 from union.scenario import Group
 
-MODULES = (shown_options, refused_options, layer_paths)
+MODULES = (shown_options, refused_options, layer_paths, remounts, work_directories, in_use, lacking_uppers)
 
 GROUPS: tuple[Group, ...] = tuple(group for module in MODULES for group in module.GROUPS)
