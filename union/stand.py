@@ -110,11 +110,17 @@ class Stand:
             try:
                 for key, value in spelled:
                     context.set(key, value)
-                context.create()
-                context.mount(point)
+                return self.attach(context, at)
             finally:
                 if says is not None:
                     says.extend(context.messages())
+
+    def attach(self, context: syscalls.FsContext, at: str = "m") -> str:
+        """Mount what the context is configured to; its path. Raises OSError."""
+        point = self.root / at
+        point.mkdir(exist_ok=True)
+        context.create()
+        context.mount(point)
         self._taken_down_at_the_end(point)
         return str(point)
 

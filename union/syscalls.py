@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import struct
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -107,6 +108,26 @@ def unshare_user() -> None:
     mount("none", "/", None, MS_REC | MS_PRIVATE)
 
 
+_CAPABILITIES_VERSION = 0x20080522  # the one with two words per set
+CAP_DAC_OVERRIDE = 1
+CAP_DAC_READ_SEARCH = 2
+
+
+def without_capabilities(numbers: Sequence[int], work: Callable[[], None]) -> None:
+    """Do the work with these capabilities not in effect for the calling thread. Raises OSError."""
+    header = struct.pack("=Ii", _CAPABILITIES_VERSION, 0)
+    data = ctypes.create_string_buffer(24)
+    _checked(_libc.capget(header, data))
+    words = list(struct.unpack("=6I", data.raw))  # effective, permitted, inheritable; and again for 32 and up
+    for number in numbers:
+        words[number // 32 * 3] &= ~(1 << number % 32)
+    _checked(_libc.capset(header, struct.pack("=6I", *words)))
+    try:
+        work()
+    finally:
+        _checked(_libc.capset(header, data.raw))
+
+
 class FsContext:
     """A filesystem being configured through fsopen(2). Close it by using it as a context manager.
 
@@ -123,6 +144,13 @@ class FsContext:
             self._fd = _checked(_libc.syscall(_NR_FSOPEN, _bytes(fstype), _FSOPEN_CLOEXEC), fstype)
         else:
             self._fd = _checked(_libc.syscall(_NR_FSPICK, AT_FDCWD, _bytes(mounted), _FSPICK_CLOEXEC), mounted)
+
+    @classmethod
+    def received(cls, fstype: str, fd: int) -> FsContext:
+        """The context that another process has sent as a descriptor, ours from now on."""
+        context = cls.__new__(cls)
+        context._fstype, context._fd = fstype, fd
+        return context
 
     def fileno(self) -> int:
         """Its descriptor, to be sent to another process."""

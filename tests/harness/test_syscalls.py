@@ -139,10 +139,26 @@ def test_a_mounted_filesystem_is_picked_and_changed() -> None:
 @needs_mounts
 @isolated
 def test_root_of_a_user_namespace_is_nobody_outside() -> None:
-    outside = os.open("/proc/1/ns/user", os.O_RDONLY)
+    outside = os.stat("/proc/self/ns/user").st_ino
     syscalls.unshare_user()
-    assert os.stat("/proc/self/ns/user").st_ino != os.fstat(outside).st_ino
+    assert os.stat("/proc/self/ns/user").st_ino != outside
     assert (os.geteuid(), os.getegid()) == (0, 0)
     syscalls.mount("none", "/tmp", "tmpfs")
     with pytest.raises(PermissionError):
         os.setxattr("/tmp", "trusted.x", b"1")
+
+
+@needs_mounts
+@isolated
+def test_a_capability_is_laid_down_and_taken_up_again() -> None:
+    with ExitStack() as stack:
+        at = Path(stack.enter_context(TemporaryDirectory()))
+        os.chown(at, 7, 7)
+        os.chmod(at, 0o700)
+
+        def refused() -> None:
+            with pytest.raises(PermissionError):
+                os.listdir(at)
+
+        syscalls.without_capabilities((syscalls.CAP_DAC_OVERRIDE, syscalls.CAP_DAC_READ_SEARCH), refused)
+        assert os.listdir(at) == []

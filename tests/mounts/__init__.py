@@ -8,10 +8,20 @@ from tests.mounts import (
     refused_options,
     remounts,
     shown_options,
+    user_namespaces,
     work_directories,
 )
 from union.scenario import Group
 
-MODULES = (shown_options, refused_options, layer_paths, remounts, work_directories, in_use, lacking_uppers)
+MODULES = (
+    shown_options,
+    refused_options,
+    layer_paths,
+    remounts,
+    work_directories,
+    in_use,
+    lacking_uppers,
+    user_namespaces,
+)
 
 GROUPS: tuple[Group, ...] = tuple(group for module in MODULES for group in module.GROUPS)
