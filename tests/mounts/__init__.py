@@ -2,13 +2,16 @@
 """Trials: scenarios about mounting, and about layers that no union of a run has, a file per family."""
 
 from tests.mounts import (
+    case_folding,
     in_use,
     lacking_uppers,
     layer_paths,
+    module_parameters,
     refused_options,
     remounts,
     shown_options,
     user_namespaces,
+    uuids,
     work_directories,
 )
 from union.scenario import Group
@@ -22,6 +25,9 @@ MODULES = (
     in_use,
     lacking_uppers,
     user_namespaces,
+    module_parameters,
+    uuids,
+    case_folding,
 )
 
 GROUPS: tuple[Group, ...] = tuple(group for module in MODULES for group in module.GROUPS)
