@@ -12,6 +12,7 @@ from tests.mounts import (
     shown_options,
     user_namespaces,
     uuids,
+    volatile_errors,
     work_directories,
 )
 from union.scenario import Group
@@ -28,6 +29,7 @@ MODULES = (
     module_parameters,
     uuids,
     case_folding,
+    volatile_errors,
 )
 
 GROUPS: tuple[Group, ...] = tuple(group for module in MODULES for group in module.GROUPS)

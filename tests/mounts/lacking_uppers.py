@@ -207,13 +207,13 @@ def proc_lower(stand: Stand) -> None:
     stand.refuses(EINVAL, "lowerdir={v}:{l}", says="maximum fs stacking depth exceeded")
 
 
-def revalidated(fstype: str, directory: str, name: str) -> Trial:
+def revalidated(options: str, fstype: str, directory: str, name: str) -> Trial:
     """A lower that checks its names again shows what it shows itself."""
 
     def work(stand: Stand) -> None:
         prepared(stand)
         lower = stand.filesystem("v", fstype).root / directory
-        at = Path(stand.mount("lowerdir={v}:{l}"))
+        at = Path(stand.mount(options))
         for _ in range(2):
             stand.same("content", (at / directory / name).read_bytes(), (lower / name).read_bytes())
             stand.same("names", sorted(os.listdir(at / directory)), sorted(os.listdir(lower)))
@@ -223,7 +223,7 @@ def revalidated(fstype: str, directory: str, name: str) -> Trial:
         stand.same("by descriptor", sorted(os.listdir(f"/proc/self/fd/{fd}")), sorted(os.listdir(lower)))
         os.close(fd)
 
-    return Trial(f"{fstype} as a lower", work)
+    return Trial(f"{fstype} as {'a lower above' if options.startswith('lowerdir={v}') else 'a lower below'}", work)
 
 
 def gone_below(stand: Stand) -> None:
@@ -274,7 +274,8 @@ GROUPS = (
         trials=(
             sysctl("a lower", "lowerdir={v/sys/kernel},upperdir={u},workdir={w}"),
             sysctl("an upper", "lowerdir={l},upperdir={v/sys/kernel},workdir={w}"),
-            revalidated("sysfs", "kernel", "uevent_seqnum"),
+            revalidated("lowerdir={v}:{l}", "sysfs", "kernel", "uevent_seqnum"),
+            revalidated("lowerdir={l}:{v}", "sysfs", "kernel", "uevent_seqnum"),
             Trial("a lower name that vanishes", gone_below),
             Trial("proc as a lower", proc_lower),
         ),

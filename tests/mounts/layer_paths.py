@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import os
-from errno import EINVAL, ELOOP, ENOENT, ENOTDIR
+from errno import EINVAL, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -15,6 +16,7 @@ from union.scenario import Group, Trial
 from union.stand import Stand, attempt, errno_name
 
 LIMIT: Final = 500  # lower layers, documented nowhere but in the refusal
+PATH_MAX: Final = 4096
 ODD_NAMES: Final = ("a:b", "a,b", "a\\b", "a b", "a=b", "::", ",", "\\", "\\,:", "\u00e4")
 
 
@@ -63,6 +65,8 @@ REFUSED: Final = (
     Refusal("three colons", "lowerdir={l}:::{k},upperdir={u},workdir={w}", says="only single ':' or double '::'"),
     Refusal("a layer after one of data", "lowerdir={l}::{k}:{o}", says="regular lower layers cannot follow data"),
     Refusal("a backslash at the end", "lowerdir={l}\\", EINVAL),
+    Refusal("a backslash alone as a lower", "upperdir={u},workdir={w},lowerdir=\\", EINVAL, "empty lowerdir"),
+    Refusal("a backslash alone as an upper", "lowerdir={l},workdir={w},upperdir=\\", EINVAL, "empty lowerdir"),
 )  # fmt: skip
 
 
@@ -267,6 +271,22 @@ def opened(label: str, flags: int) -> Trial:
     return Trial(label, work)
 
 
+def too_long(stand: Stand) -> None:
+    """A directory whose path is longer than a path can be: there would be nothing to show."""
+    prepared(stand)
+    needs_option("lowerdir+", stand.opened("l", os.O_PATH))
+    name = "n" * 250
+    fd = stand.opened("l", os.O_PATH)
+    for _ in range(PATH_MAX // len(name) + 1):
+        os.mkdir(name, dir_fd=fd)
+        deeper = os.open(name, os.O_PATH, dir_fd=fd)
+        stand.undo(partial(os.close, deeper))
+        fd = deeper
+    with syscalls.FsContext("overlay") as context:
+        for key in ("lowerdir+", "datadir+", "upperdir", "workdir"):
+            stand.fails(ENAMETOOLONG, context.set, key, fd)
+
+
 def other_descriptors(stand: Stand) -> None:
     """A descriptor of no directory is refused, and lowerdir takes none."""
     prepared(stand)
@@ -300,6 +320,7 @@ GROUPS = (
             Trial("500 layers in one string", most_in_one),
             opened("descriptors of open directories", os.O_RDONLY | os.O_DIRECTORY),
             opened("descriptors that are paths only", os.O_PATH),
+            Trial("a descriptor of a path that is too long", too_long),
             Trial("descriptors of something else", other_descriptors),
         ),
     ),

@@ -6,6 +6,7 @@ They are the whole system's, so they are only changed in a guest.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final, NamedTuple
 
 from tests.mounts.phrases import LAYERS, LOWERS, in_guest, needs_option, prepared
@@ -23,7 +24,7 @@ def set_parameters(stand: Stand, settings: dict[str, str]) -> None:
         if before is None:
             raise Missing(f"this kernel's overlay has no parameter {name}")
         path = PARAMETERS / name
-        stand.undo(lambda path=path, before=before: path.write_text(before))  # type: ignore[misc]
+        stand.undo(partial(path.write_text, before))
         path.write_text(value)
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from datasets.layers import PRIVATE
-from datasets.tree import Directory, File
+from datasets.tree import IMMUTABLE, Directory, File
 from tests.mounts.phrases import LAYERS, effective, prepared
+from union import namecalls
 from union.scenario import Group, Trial
 from union.stand import Stand
 
@@ -29,6 +30,9 @@ def stored(stand: Stand) -> bytes | None:
 def fsid(path: str) -> int:
     """What statfs(2) says of it."""
     return os.statvfs(path).f_fsid
+
+
+NONE: Final = ("-O", "^has_journal", "-U", "clear")
 
 
 class Mode(NamedTuple):
@@ -88,6 +92,18 @@ def unusable(stand: Stand) -> None:
     stand.same("fsid", fsid(at), fsid(stand.path("u")))
 
 
+def not_stored(stand: Stand) -> None:
+    """An upper whose root cannot be marked has no UUID of its own."""
+    prepared(stand)
+    namecalls.set_flags(stand.path("u"), IMMUTABLE)
+    stand.undo(lambda: namecalls.set_flags(stand.path("u"), 0))
+    stand.warns("failed to set uuid", "falling back to uuid=null")
+    at = stand.mount(f"{LAYERS},uuid=on")
+    effective(stand, "uuid", "null")
+    stand.same("stored", stored(stand), None)
+    stand.same("fsid", fsid(at), fsid(stand.path("u")))
+
+
 def lower_only(stand: Stand) -> None:
     """Without an upper and a UUID the fsid is that of the topmost layer."""
     prepared(stand)
@@ -127,6 +143,30 @@ def twins(stand: Stand) -> None:
         stand.same("contents", (Path(at, "f").read_bytes(), Path(at, "g").read_bytes()), (b"a", b"changed"))
 
 
+def twins_exported(stand: Stand) -> None:
+    """Nor can two lowers with the same UUID be exported without an upper."""
+    stand.filesystem("a", "ext4", Directory({"f": File(b"a")}), SAME)
+    stand.filesystem("b", "ext4", Directory({"f": File(b"b")}), SAME)
+    stand.warns("conflicting uuid ")
+    at = stand.mount("lowerdir={a}:{b},nfs_export=on,redirect_dir=nofollow")
+    effective(stand, "nfs_export", "off")
+    stand.same("content", Path(at, "f").read_bytes(), b"a")
+
+
+def without_any(stand: Stand) -> None:
+    """A lower without a UUID does for an index as long as it is the only one."""
+    for name in "ab":
+        stand.filesystem(name, "ext4", Directory({name: File(b"lower")}), NONE)
+    prepared(stand)
+    stand.mount("lowerdir={a},upperdir={u},workdir={w},index=on")
+    effective(stand, "index", "on")
+    stand.unmount()
+    stand.layers(u2=Directory(), w2=Directory())
+    stand.warns("null uuid ")
+    stand.mount("lowerdir={a}:{b},upperdir={u2},workdir={w2},index=on")
+    effective(stand, "index", "off")
+
+
 def told_apart(stand: Stand) -> None:
     """With UUIDs of their own, all of it works."""
     stand.filesystem("a", "ext4", Directory({"f": File(b"a")}), SAME[:2])
@@ -161,8 +201,11 @@ GROUPS = (
         trials=(
             *map(mode, MODES),
             Trial("a uuid of another size", unusable),
+            Trial("a uuid that cannot be stored", not_stored),
             Trial("fsid of two lowers", lower_only),
             Trial("two lowers with the same uuid", twins),
+            Trial("two lowers with the same uuid and no upper", twins_exported),
+            Trial("lowers without a uuid", without_any),
             Trial("two lowers with uuids of their own", told_apart),
             Trial("no uuid in origins", without),
         ),
