@@ -6,7 +6,7 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-from errno import EINVAL, EIO, ENOENT, EROFS, ESTALE
+from errno import EINVAL, EIO, ENOENT, ENOSPC, EROFS, ESTALE
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -189,6 +189,63 @@ def sysfs_upper(stand: Stand) -> None:
     stand.fails(EROFS, os.mkdir, f"{at}/new")
 
 
+class Room(NamedTuple):
+    """How many inodes the upper's filesystem may have, the root, u and w among them, and how the mount ends."""
+
+    inodes: int
+    given: str
+    errno: int
+    says: str | None
+    writable: bool = True
+
+
+ROOM: Final = (
+    Room(3, "", 0, "mounting read-only", writable=False),
+    Room(4, "", ENOSPC, "upper fs does not support tmpfile"),  # the first thing to be tried in the work directory
+    Room(5, "", ENOSPC, None),
+    Room(6, "", ENOSPC, None),
+    Room(7, "", 0, None),  # an unnamed file, which goes when mount(2) returns, a named one and its whiteout
+    Room(7, "volatile", ENOSPC, "Failed to create volatile/dirty file"),
+    Room(8, "volatile", 0, None),
+)
+
+
+def room(row: Room) -> Trial:
+    """Refused or read-only if there is no room for what a mount makes."""
+
+    def work(stand: Stand) -> None:
+        prepared(stand)
+        tree = Directory({"u": Directory(), "w": Directory()})
+        stand.filesystem("r", "tmpfs", tree, options=f"nr_inodes={row.inodes}")
+        if row.says:
+            stand.warns(row.says)
+        options = ",".join(filter(None, (POOR, "uuid=null,redirect_dir=nofollow", row.given)))
+        if row.errno:
+            stand.refuses(row.errno, options)
+            return
+        at = stand.mount(options)
+        stand.same("content", Path(at, "f").read_bytes(), b"lower")
+        stand.fails(0 if row.writable else EROFS, os.setxattr, at, "user.x", b"1")
+
+    return Trial(f"room for {row.inodes} inodes{' and volatile' if row.given else ''}", work)
+
+
+def no_room_for_an_index(stand: Stand) -> None:
+    """Without room for the index alone the overlay is read-only, and shows no index."""
+    prepared(stand)
+    stand.filesystem("r", "tmpfs", Directory({"u": Directory(), "w": Directory()}))
+    options = f"{POOR},uuid=null,redirect_dir=nofollow,index=on"
+    stand.mount(options)
+    stand.unmount()
+    os.rmdir(stand.path("r/w/index"))
+    syscalls.mount("none", stand.root / "r", None, MS_REMOUNT, "nr_inodes=9")  # volatile makes three of them
+    stand.warns("failed to create directory", "mounting read-only", "try deleting index dir or mounting with")
+    at = stand.mount(f"{options},volatile")
+    effective(stand, "index", "off")
+    stand.same("content", Path(at, "f").read_bytes(), b"lower")
+    stand.fails(EROFS, os.mkdir, f"{at}/new")
+
+
 def sysctl(kind: str, options: str) -> Trial:
     """A directory with name comparison of its own is no layer."""
 
@@ -219,6 +276,10 @@ def revalidated(options: str, fstype: str, directory: str, name: str) -> Trial:
             stand.same("names", sorted(os.listdir(at / directory)), sorted(os.listdir(lower)))
         stand.same("from below", (at / "f").read_bytes(), b"lower")
         stand.fails(ENOENT, os.stat, at / directory / "none")
+        top = os.open(at, os.O_PATH)  # names on the way there may need locks, and then all that follow have them
+        for path in (directory, f"{directory}/{name}"):
+            stand.same(f"mode of {path}", os.stat(path, dir_fd=top).st_mode, os.stat(lower.parent / path).st_mode)
+        os.close(top)
         fd = os.open(at / directory, os.O_RDONLY)  # a weak check follows, of where it is
         stand.same("by descriptor", sorted(os.listdir(f"/proc/self/fd/{fd}")), sorted(os.listdir(lower)))
         os.close(fd)
@@ -263,6 +324,8 @@ GROUPS = (
             read_only_upper("an upper that is read-only", 0),
             read_only_upper("an upper on a read-only mount", MS_BIND),
             Trial("an upper that becomes read-only", read_only_too_late),
+            *map(room, ROOM),
+            Trial("room for all but the index", no_room_for_an_index),
             unbindable("upper"),
             unbindable("lower"),
             Trial("sysfs as an upper", sysfs_upper),
