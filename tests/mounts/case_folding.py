@@ -7,7 +7,7 @@ There are directories only: Linux 7.2 finds nothing else in such layers (EREMOTE
 from __future__ import annotations
 
 import os
-from errno import EEXIST, EINVAL, ENOENT
+from errno import EEXIST, EINVAL, ENOENT, EREMOTE, ESTALE
 from pathlib import Path
 from typing import Final
 
@@ -151,6 +151,20 @@ def two_alike(stand: Stand) -> None:
     stand.same("names", sorted(os.listdir(f"{at}/DIR")), ["Below", "in"])
 
 
+def changed_below(stand: Stand) -> None:
+    """Directories of a layer that do not ignore case, or do no more, are not shown and not worked in."""
+    folding(stand, "c")
+    (stand.root / "c/l/Plain").mkdir()
+    namecalls.set_flags(stand.path("c/l/Plain"), 0)
+    taken(stand)
+    stand.warns("child wrong casefold", "wrong inherited casefold", "parent wrong casefold")
+    stand.fails(EREMOTE, os.stat, stand.path("m/Plain"))
+    namecalls.set_flags(stand.path("c/w/work"), 0)
+    stand.fails(EINVAL, os.chmod, stand.path("m/Dir"), 0o700)
+    namecalls.set_flags(stand.path("c/u"), 0)
+    stand.fails(ESTALE, os.stat, stand.path("m/other"))
+
+
 GROUPS = (
     Group(
         "case-folding",
@@ -161,6 +175,7 @@ GROUPS = (
             Trial("a directory that is made", made),
             Trial("layers that do not all ignore case", mixed),
             Trial("plain directories beside", on_the_same),
+            Trial("directories that do not ignore case any more", changed_below),
             Trial("strict encoding", strict),
             Trial("another version of unicode", other_version),
             Trial("two filesystems alike", two_alike),
