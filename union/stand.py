@@ -58,10 +58,13 @@ class Stand:
         features: Sequence[str] = (),
         options: str = "",
     ) -> Layer:
-        """A filesystem of its own on the directory `name`, made new, with this content. Raises SetupError.
+        """A filesystem of its own on the directory `name`, made new, with this content.
 
-        `features` are more arguments of its mkfs, `options` more mount options.
+        Raises Missing if the kernel does not have it, SetupError if it cannot be made. `features` are more arguments
+        of its mkfs, `options` more mount options.
         """
+        if not syscalls.knows_filesystem(fstype):
+            raise Missing(f"this kernel has no {fstype}")
         path = self.root / name
         path.mkdir()
         made = filesystems.make(self._stack, fstype, path, self.root, name, features, options)
