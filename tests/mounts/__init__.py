@@ -9,6 +9,7 @@ from tests.mounts import (
     module_parameters,
     refused_options,
     remounts,
+    root_marks,
     shown_options,
     user_namespaces,
     uuids,
@@ -30,6 +31,7 @@ MODULES = (
     uuids,
     case_folding,
     volatile_errors,
+    root_marks,
 )
 
 GROUPS: tuple[Group, ...] = tuple(group for module in MODULES for group in module.GROUPS)
