@@ -57,6 +57,7 @@ _IMAGES: Final = {
     "squashfs": _Format("mksquashfs", "squashfs-tools", ("{tree}", "{image}", "-quiet", "-no-progress"), 0),
     "erofs": _Format("mkfs.erofs", "erofs-utils", ("{image}", "{tree}"), 0),
 }
+_IN_MEMORY: Final = ("tmpfs", "ramfs")
 ON_LOOP: Final = tuple(_FORMATS)
 READ_ONLY: Final = tuple(_IMAGES)
 
@@ -67,11 +68,12 @@ def make(
     """A new, empty filesystem of type `fstype` on the directory `at`; raises SetupError.
 
     `name` is the mount source of one in memory, or the name of the image file in `image_dir`. `features` are more
-    arguments of its mkfs, `options` more mount options.
+    arguments of its mkfs, `options` more mount options. One that the kernel makes up, like sysfs, is not empty.
     """
     if fstype in _FORMATS:
         return on_loop(stack, fstype, at, image_dir, name, features, options)
-    mount(stack, name, at, fstype, f"mode=0755,{options}".rstrip(","))
+    own = "mode=0755" if fstype in _IN_MEMORY else ""
+    mount(stack, name, at, fstype, ",".join(filter(None, (own, options))))
     return layer(at, fstype, name)
 
 

@@ -58,10 +58,13 @@ class Stand:
         features: Sequence[str] = (),
         options: str = "",
     ) -> Layer:
-        """A filesystem of its own on the directory `name`, made new, with this content. Raises SetupError.
+        """A filesystem of its own on the directory `name`, made new, with this content.
 
-        `features` are more arguments of its mkfs, `options` more mount options.
+        Raises Missing if the kernel does not have it, SetupError if it cannot be made. `features` are more arguments
+        of its mkfs, `options` more mount options.
         """
+        if not syscalls.knows_filesystem(fstype):
+            raise Missing(f"this kernel has no {fstype}")
         path = self.root / name
         path.mkdir()
         made = filesystems.make(self._stack, fstype, path, self.root, name, features, options)
@@ -71,6 +74,12 @@ class Stand:
     def path(self, name: str) -> str:
         """The absolute path of a name below the stand."""
         return f"{self.root}/{name}"
+
+    def opened(self, name: str, flags: int) -> int:
+        """A descriptor of what is below the stand, open until the trial is over. Raises OSError."""
+        fd = os.open(self.path(name), flags)
+        self.undo(lambda: os.close(fd))
+        return fd
 
     def undo(self, call: Callable[[], object]) -> None:
         """Called when the trial is over, the last one first."""
@@ -104,11 +113,17 @@ class Stand:
             try:
                 for key, value in spelled:
                     context.set(key, value)
-                context.create()
-                context.mount(point)
+                return self.attach(context, at)
             finally:
                 if says is not None:
                     says.extend(context.messages())
+
+    def attach(self, context: syscalls.FsContext, at: str = "m") -> str:
+        """Mount what the context is configured to; its path. Raises OSError."""
+        point = self.root / at
+        point.mkdir(exist_ok=True)
+        context.create()
+        context.mount(point)
         self._taken_down_at_the_end(point)
         return str(point)
 

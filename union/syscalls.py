@@ -22,11 +22,13 @@ MS_RDONLY = 1
 MS_REMOUNT = 32
 MS_BIND = 4096
 MS_REC = 16384
+MS_UNBINDABLE = 1 << 17
 MS_PRIVATE = 1 << 18
 
 MNT_DETACH = 2  # umount2(2)
 
 CLONE_NEWNS = 0x00020000
+CLONE_NEWUSER = 0x10000000
 AT_FDCWD = -100
 LOOP_CTL_GET_FREE = 0x4C82
 LOOP_CONFIGURE = 0x4C0A
@@ -38,12 +40,15 @@ _NR_MOVE_MOUNT = 429
 _NR_FSOPEN = 430
 _NR_FSCONFIG = 431
 _NR_FSMOUNT = 432
+_NR_FSPICK = 433
 _FSCONFIG_SET_FLAG = 0
 _FSCONFIG_SET_STRING = 1
 _FSCONFIG_SET_FD = 5
 _FSCONFIG_CMD_CREATE = 6
+_FSCONFIG_CMD_RECONFIGURE = 7
 _FSMOUNT_CLOEXEC = 1
 _FSOPEN_CLOEXEC = 1
+_FSPICK_CLOEXEC = 1
 _MOVE_MOUNT_F_EMPTY_PATH = 4
 FSCONFIG_STRING_MAX = 255  # bytes of a value, the kernel's limit of 256 with its terminator
 
@@ -91,6 +96,19 @@ def unshare_mounts() -> None:
     mount("none", "/", None, MS_REC | MS_PRIVATE)
 
 
+def unshare_user() -> None:
+    """Be root of a new user namespace in which our own user alone exists, with a mount namespace of its own.
+
+    For a child process: there is no way back. Raises OSError if the kernel or its policy does not allow it.
+    """
+    uid, gid = os.geteuid(), os.getegid()
+    _checked(_libc.unshare(CLONE_NEWUSER | CLONE_NEWNS))
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
+    Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
+    mount("none", "/", None, MS_REC | MS_PRIVATE)
+
+
 CAP_DAC_OVERRIDE = 1
 CAP_DAC_READ_SEARCH = 2
 _CAPABILITY_VERSION_3 = 0x20080522
@@ -119,10 +137,27 @@ class FsContext:
     The kernel's own words about a refusal are in `messages()`.
     """
 
-    def __init__(self, fstype: str) -> None:
-        """Raises OSError: ENODEV if the kernel lacks `fstype`, ENOSYS if it lacks the mount API."""
+    def __init__(self, fstype: str, mounted: _StrPath | None = None) -> None:
+        """A new filesystem, or by fspick(2) the one that is `mounted` there.
+
+        Raises OSError: ENODEV if the kernel lacks `fstype`, ENOSYS if it lacks the mount API.
+        """
         self._fstype = fstype
-        self._fd = _checked(_libc.syscall(_NR_FSOPEN, _bytes(fstype), _FSOPEN_CLOEXEC), fstype)
+        if mounted is None:
+            self._fd = _checked(_libc.syscall(_NR_FSOPEN, _bytes(fstype), _FSOPEN_CLOEXEC), fstype)
+        else:
+            self._fd = _checked(_libc.syscall(_NR_FSPICK, AT_FDCWD, _bytes(mounted), _FSPICK_CLOEXEC), mounted)
+
+    @classmethod
+    def received(cls, fstype: str, fd: int) -> FsContext:
+        """The context that another process has sent as a descriptor, ours from now on."""
+        context = cls.__new__(cls)
+        context._fstype, context._fd = fstype, fd
+        return context
+
+    def fileno(self) -> int:
+        """Its descriptor, to be sent to another process."""
+        return self._fd
 
     def __enter__(self) -> FsContext:
         return self
@@ -144,6 +179,10 @@ class FsContext:
     def create(self) -> None:
         """Make the superblock with the options given so far."""
         self._config(_FSCONFIG_CMD_CREATE, None, None, self._fstype)
+
+    def reconfigure(self) -> None:
+        """Change the filesystem that was picked to the options given so far."""
+        self._config(_FSCONFIG_CMD_RECONFIGURE, None, None, self._fstype)
 
     def mount(self, target: _StrPath) -> None:
         """Attach the created superblock to the directory `target`."""

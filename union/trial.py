@@ -53,7 +53,7 @@ def _run(trial: Trial, tell: Listener) -> tuple[Outcome, list[str]]:
         else:
             outcome, complaints = (Outcome.FAILED if stand.complaints else Outcome.PASSED), stand.complaints
         tell_steps()
-        expected = stand.warnings if stand and outcome is Outcome.PASSED else ()
+        expected = stand.warnings if stand and outcome in (Outcome.PASSED, Outcome.FAILED) else ()
         if trouble := log.trouble(expected):
             outcome = Outcome.FAILED if outcome is Outcome.PASSED else outcome
             complaints = [*complaints, *(f"kernel log: {line}" for line in trouble)]

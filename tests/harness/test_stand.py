@@ -91,6 +91,10 @@ def refused_silently(stand: Stand) -> None:
     stand.refuses(errno.EINVAL, f"{LAYERS},redirect_dir=sideways", says="sideways is no direction")
 
 
+def lacks_a_filesystem(stand: Stand) -> None:
+    stand.filesystem("x", "no-such-fs")
+
+
 def leaves_it_busy(stand: Stand) -> None:
     prepared(stand)
     os.open(f"{stand.mount(LAYERS)}/f", os.O_RDONLY)
@@ -108,6 +112,7 @@ CASES = {
     falls_back_unexpectedly: (Outcome.FAILED, "kernel log: overlayfs: ...falling back to index=off"),
     does_not_warn: (Outcome.FAILED, "kernel log: nothing about 'falling back to index=off'"),
     refused_silently: (Outcome.FAILED, "kernel log: nothing about 'sideways is no direction'"),
+    lacks_a_filesystem: (Outcome.SKIPPED, "this kernel has no no-such-fs"),
     leaves_it_busy: (Outcome.ERROR, "cannot unmount"),
 }
 

@@ -7,6 +7,7 @@ import errno
 import os
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -117,6 +118,34 @@ def test_a_loop_device_frees_itself(tmp_path: Path) -> None:
 def test_a_filesystem_that_the_kernel_lacks_is_told_from_one_it_has() -> None:
     assert syscalls.knows_filesystem("tmpfs")
     assert not syscalls.knows_filesystem("no-such-filesystem")
+
+
+@needs_overlay
+@isolated
+def test_a_mounted_filesystem_is_picked_and_changed() -> None:
+    with ExitStack() as stack:
+        at = Path(stack.enter_context(TemporaryDirectory()))
+        tmpfs(stack, at, "picked")
+        with FsContext("tmpfs", at) as context:
+            context.set("ro")
+            context.reconfigure()
+        with pytest.raises(OSError, match="Read-only") as caught:
+            (at / "file").touch()
+        assert caught.value.errno == errno.EROFS
+        with FsContext("tmpfs", at) as context, pytest.raises(OSError, match="no_such_option"):
+            context.set("no_such_option", "1")
+
+
+@needs_mounts
+@isolated
+def test_root_of_a_user_namespace_is_nobody_outside() -> None:
+    outside = os.stat("/proc/self/ns/user").st_ino
+    syscalls.unshare_user()
+    assert os.stat("/proc/self/ns/user").st_ino != outside
+    assert (os.geteuid(), os.getegid()) == (0, 0)
+    syscalls.mount("none", "/tmp", "tmpfs")
+    with pytest.raises(PermissionError):
+        os.setxattr("/tmp", "trusted.x", b"1")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root alone has capabilities to do without")
