@@ -1,9 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Trials: scenarios about mounting, and about layers that no union of a run has, a file per family."""
 
-from tests.mounts import shown_options
+from tests.mounts import (
+    memory_copy_up,
+    memory_detach,
+    memory_files,
+    memory_handles,
+    memory_names,
+    memory_reading,
+    shown_options,
+)
 from union.scenario import Group
 
-MODULES = (shown_options,)
+MODULES = (memory_copy_up, memory_detach, memory_files, memory_handles, memory_names, memory_reading, shown_options)
 
 GROUPS: tuple[Group, ...] = tuple(group for module in MODULES for group in module.GROUPS)
