@@ -212,6 +212,27 @@ def mount_id(path: _StrPath | int) -> int:
     raise OSError(errno.EOPNOTSUPP, "this kernel tells no mount id", f"/proc/self/fdinfo/{path}")
 
 
+_FIFREEZE, _FITHAW = 0xC0045877, 0xC0045878
+
+
+def freeze(path: _StrPath) -> None:
+    """Freeze the filesystem: whoever writes to it waits until it is thawed. Raises OSError if it cannot be."""
+    _ioctl(path, _FIFREEZE)
+
+
+def thaw(path: _StrPath) -> None:
+    """Let writers of a frozen filesystem go on."""
+    _ioctl(path, _FITHAW)
+
+
+def _ioctl(path: _StrPath, request: int) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.ioctl(fd, request, 0)
+    finally:
+        os.close(fd)
+
+
 def drop_caches() -> None:
     """Drop clean page cache, dentries and inodes of the whole system; needs root."""
     Path("/proc/sys/vm/drop_caches").write_text("3")

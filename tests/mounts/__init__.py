@@ -8,10 +8,20 @@ from tests.mounts import (
     memory_handles,
     memory_names,
     memory_reading,
+    opaque_marks,
     shown_options,
 )
 from union.scenario import Group
 
-MODULES = (memory_copy_up, memory_detach, memory_files, memory_handles, memory_names, memory_reading, shown_options)
+MODULES = (
+    memory_copy_up,
+    memory_detach,
+    memory_files,
+    memory_handles,
+    memory_names,
+    memory_reading,
+    opaque_marks,
+    shown_options,
+)
 
 GROUPS: tuple[Group, ...] = tuple(group for module in MODULES for group in module.GROUPS)

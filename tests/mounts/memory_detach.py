@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Final
 
 from datasets.layers import OPAQUE
+from datasets.tree import Directory, Node, Whiteout
 from tests.mounts.memory_names import link, mknod, rmdir
 from tests.mounts.out_of_memory import (
     COPY_UP,
@@ -30,6 +32,8 @@ from union.witness import is_opaque
 INDEX: Final = "index=on"
 METACOPY: Final = "metacopy=on,redirect_dir=on"
 
+HIDDEN: Final = {"dir": Directory({"file": Whiteout()})}
+
 everything: Final = chown(*LOWER.entries, "dir/file")
 opaque_dir: Final = both(chown("dir/file"), lists("dir"))
 
@@ -49,12 +53,18 @@ def owner(name: str) -> Call:
     return lambda top: os.lstat(f"{top}/{name}").st_uid
 
 
-def turns_opaque(label: str, directory: str, before: Call, options: str = "") -> Trial:
+known_copy: Final = both(cold(chown("one")), owner("one"))
+
+
+def turns_opaque(
+    label: str, directory: str, before: Call, options: str = "", upper: Mapping[str, Node] | None = None
+) -> Trial:
     """The listing that makes a directory opaque; if it could not, the next one does."""
     call = lists(directory)
     return disturbed(
         label,
         attempt(call),
+        upper=upper,
         options=f"xino=nofollow{options}",
         before=before,
         errors=NO_MEMORY,
@@ -92,6 +102,9 @@ GROUPS = (
             turns_opaque("a directory of directories is listed", ".", both(everything, lists("dir", "empty"))),
             turns_opaque("it is listed cold", ".", cold(everything, lists("dir", "empty"))),
             turns_opaque("a directory with whiteouts", "dir", unlink("dir/file")),
+            turns_opaque(
+                "a directory that was in upper", "dir", both(), upper={"dir": Directory({"file": Whiteout()})}
+            ),
             turns_opaque("a directory with hard links", ".", cold(everything, lists("dir", "empty")), ",index=on"),
             stays_merged("one file is not copied up", both(chown("file", "plain", "dir/file"), lists("dir"))),
             stays_merged("one file is not copied up, cold", cold(chown("file", "plain", "dir/file"), lists("dir"))),
@@ -101,6 +114,9 @@ GROUPS = (
             detaching("copy up a hard link", chown("one"), options=f",{INDEX}"),
             detaching("copy up the second hard link", chown("two"), chown("one"), f",{INDEX}"),
             detaching("copy up the second hard link, cold", chown("two"), cold(chown("one")), f",{INDEX}"),
+            detaching(
+                "copy up a link of a known copy", chown("two"), both(cold(chown("one")), owner("one")), f",{INDEX}"
+            ),
             detaching("look up an indexed link", owner("one"), cold(chown("one")), f",{INDEX}"),
             detaching("unlink the last indexed link", unlink("two"), both(chown("one"), unlink("one")), f",{INDEX}"),
             detaching("unlink it cold", unlink("two"), cold(chown("one"), unlink("one"), chown("two")), f",{INDEX}"),

@@ -12,19 +12,17 @@ from typing import Final
 
 from datasets.acl import ACCESS, DEFAULT, acl
 from datasets.tree import Directory, File, HardLink, Node, Special, Symlink
+from tests.mounts import needs
 from union import namecalls, syscalls
 from union.faults import Call, Disturbed, Slab, each_allocation
-from union.overlay import accepts
 from union.scenario import Trial
-from union.stand import Missing, Stand
+from union.stand import Stand
 
 NO_MEMORY: Final = (errno.ENOMEM, errno.ENOSPC)  # the latter from a tmpfs that can make no inode
 # Whatever keeps copy-up from taking the locks of its last rename, overlayfs says EIO.
 COPY_UP: Final = (*NO_MEMORY, errno.EIO)
 # A redirect that cannot be made leaves the move to the caller.
 MOVE: Final = (*COPY_UP, errno.EXDEV)
-
-RECENT: Final = ("xino=nofollow", "fsync=strict")  # what not every kernel has
 
 TEXT: Final = b"of lower " * 40
 FILE_ACL: Final = acl("u::rw-,u:3:r--,g::r--,m::rw-,o::---")
@@ -61,10 +59,7 @@ def disturbed(
     what = Disturbed(call, lower, above, between, options, before, errors, settle, kept)
 
     def work(stand: Stand) -> None:
-        for option in RECENT:
-            key, _, value = option.partition("=")
-            if option in options and (refusal := accepts((key, value))):
-                raise Missing(f"a kernel with {option}: {refusal}")
+        needs.recent(options)
         each_allocation(stand, Slab(stand), what)
 
     return Trial(label, work, *_declared())
