@@ -36,7 +36,9 @@ class Met(NamedTuple):
 
 
 class Injector(Protocol):
-    """What lets the n-th allocation of a call fail."""
+    """What lets the n-th allocation of a call fail; `unit` is what is allocated."""
+
+    unit: str
 
     def call(self, number: int, call: Callable[[], object]) -> Met:
         """Make the call; its `number`-th allocation, from 1, fails."""
@@ -44,6 +46,8 @@ class Injector(Protocol):
 
 class Slab:
     """The kernel's own injector; what it set is undone with the stand. Raises Missing if the kernel lacks it."""
+
+    unit = "allocation"
 
     def __init__(self, stand: Stand) -> None:
         try:
@@ -126,10 +130,10 @@ def each_allocation(stand: Stand, injector: Injector, what: Disturbed) -> int:
                 break
         batch.again()
     del stand.steps[told:]
-    stand.steps.append(f"{number - 1} allocations fail, one after the other: the call failed {failures} times")
+    stand.steps.append(f"{number - 1} times a failing {injector.unit}: the call failed {failures} times")
     if not stand.complaints:
         stand.holds("some call failed", failures > 0)
-        stand.holds(f"it needs no more than {MOST} allocations", not reached)
+        stand.holds(f"it needs no more than {MOST} of them", not reached)
     return number - 1
 
 
@@ -173,7 +177,7 @@ class _Batch:
         what, stand = self._what, self._stand
         path = self._prepared(str(number))
         met = self._injector.call(number, lambda: what.call(path))
-        said = f"allocation {number} fails, {errno_name(met.error)}"
+        said = f"{self._injector.unit} {number} fails, {errno_name(met.error)}"
         if met.error:
             stand.holds(f"{said}: it may fail so", met.error in what.errors)
         else:
@@ -197,7 +201,7 @@ class _Batch:
         """A new mount of the same layers must show all that was done."""
         self._point = self._stand.again(self._options)
         for number in self._used:
-            self._compare(f"allocation {number} failed, mounted again", portrait(f"{self._point}/{number}"))
+            self._compare(f"{self._injector.unit} {number} failed, mounted again", portrait(f"{self._point}/{number}"))
         self._stand.unmount()
 
     def _compare(self, said: str, now: Portrait) -> None:

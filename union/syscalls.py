@@ -65,9 +65,7 @@ def _bytes(text: _StrPath | None) -> bytes | None:
     return None if text is None else os.fsencode(text)
 
 
-def mount(
-    source: str, target: _StrPath, fstype: str | None, flags: int = 0, options: str | None = None
-) -> None:
+def mount(source: str, target: _StrPath, fstype: str | None, flags: int = 0, options: str | None = None) -> None:
     """mount(2); `options` is the filesystem's own comma separated string."""
     args = (_bytes(source), _bytes(target), _bytes(fstype), ctypes.c_ulong(flags), _bytes(options))
     _checked(_libc.mount(*args), target)

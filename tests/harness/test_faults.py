@@ -25,6 +25,8 @@ LOWER = Directory({"a": File(b"a"), "b": File(b"b")})
 class Pretended:
     """Calls have two allocations: the n-th failing is `spoil(path, n)`, which fails or not; then the call is made."""
 
+    unit = "allocation"
+
     def __init__(self, spoil: Callable[[str, int], None], allocations: int = 2) -> None:
         self.spoil = spoil
         self.allocations = allocations

@@ -74,7 +74,7 @@ CASES = {
     other_errno: (Outcome.FAILED, "EINVAL instead of EPERM"),
     other_content: (Outcome.FAILED, "b'lower' instead of b'upper'"),
     succeeds: (Outcome.FAILED, "success instead of EIO"),
-    raises: (Outcome.FAILED, "os.stat(f\"{stand.mount(LAYERS)}/missing\")"),
+    raises: (Outcome.FAILED, 'os.stat(f"{stand.mount(LAYERS)}/missing")'),
     lacks: (Outcome.SKIPPED, "no such kernel"),
     leaves_it_busy: (Outcome.ERROR, "cannot unmount"),
 }

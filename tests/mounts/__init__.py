@@ -2,6 +2,7 @@
 """Trials: scenarios about mounting, and about layers that no union of a run has, a file per family."""
 
 from tests.mounts import (
+    full_upper,
     memory_copy_up,
     memory_detach,
     memory_files,
@@ -14,6 +15,7 @@ from tests.mounts import (
 from union.scenario import Group
 
 MODULES = (
+    full_upper,
     memory_copy_up,
     memory_detach,
     memory_files,

@@ -7,14 +7,14 @@ import errno
 import inspect
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from datasets.acl import ACCESS, DEFAULT, acl
 from datasets.tree import Directory, File, HardLink, Node, Special, Symlink
 from tests.mounts import needs
 from union import namecalls, syscalls
-from union.faults import Call, Disturbed, Slab, each_allocation
+from union.faults import Call, Disturbed, Injector, Slab, each_allocation
 from union.scenario import Trial
 from union.stand import Stand
 
@@ -52,6 +52,7 @@ def disturbed(
     errors: tuple[int, ...] = COPY_UP,
     settle: Call | None = None,
     kept: Call | None = None,
+    injector: Callable[[Stand], Injector] = Slab,
 ) -> Trial:
     """Each allocation of the call fails once, see `union.faults`."""
     above = Directory(upper) if upper is not None else None
@@ -60,7 +61,7 @@ def disturbed(
 
     def work(stand: Stand) -> None:
         needs.recent(options)
-        each_allocation(stand, Slab(stand), what)
+        each_allocation(stand, injector(stand), what)
 
     return Trial(label, work, *_declared())
 
