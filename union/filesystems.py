@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,14 +61,18 @@ ON_LOOP: Final = tuple(_FORMATS)
 READ_ONLY: Final = tuple(_IMAGES)
 
 
-def make(stack: ExitStack, fstype: str, at: Path, image_dir: Path, name: str) -> Layer:
+def make(
+    stack: ExitStack, fstype: str, at: Path, image_dir: Path, name: str, features: Sequence[str] = (), options: str = ""
+) -> Layer:
     """A new, empty filesystem of type `fstype` on the directory `at`; raises SetupError.
 
-    `name` is the mount source of a tmpfs, or the name of the image file in `image_dir`.
+    `name` is the mount source of one in memory, or the name of the image file in `image_dir`. `features` are more
+    arguments of its mkfs, `options` more mount options.
     """
-    if fstype == "tmpfs":
-        return tmpfs(stack, at, name)
-    return on_loop(stack, fstype, at, image_dir, name)
+    if fstype in _FORMATS:
+        return on_loop(stack, fstype, at, image_dir, name, features, options)
+    mount(stack, name, at, fstype, f"mode=0755,{options}".rstrip(","))
+    return layer(at, fstype, name)
 
 
 def tmpfs(stack: ExitStack, at: Path, name: str, size: int | None = None) -> Layer:
@@ -81,14 +85,16 @@ def tmpfs(stack: ExitStack, at: Path, name: str, size: int | None = None) -> Lay
     return layer(at, "tmpfs", name)
 
 
-def on_loop(stack: ExitStack, fstype: str, at: Path, image_dir: Path, name: str) -> Layer:
+def on_loop(
+    stack: ExitStack, fstype: str, at: Path, image_dir: Path, name: str, features: Sequence[str] = (), options: str = ""
+) -> Layer:
     """Make a filesystem in the new sparse file `image_dir`/`name`.img and mount it on the directory `at`."""
     image = image_dir / f"{name}.img"
     how = _FORMATS[fstype]
     with image.open("xb") as file:
         file.truncate(how.size)
-    run_quietly(how.program, how.package, [*how.arguments, str(image)], f"{how.program} {image}", talks=True)
-    made = _mount_image(stack, image, fstype, at, how.options)
+    run_quietly(how.program, how.package, [*how.arguments, *features, str(image)], f"{how.program} {image}", talks=True)
+    made = _mount_image(stack, image, fstype, at, ",".join(filter(None, (how.options, options))))
     if fstype == "ext4":
         (at / "lost+found").rmdir()  # the union would show it
     return made

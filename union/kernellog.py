@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -53,9 +54,14 @@ class KernelLog:
             text = record.decode(errors="replace").partition(";")[2]
             lines.append(text.split("\n", 1)[0])
 
-    def trouble(self) -> list[str]:
-        """Lines since the last call that mean a kernel bug, and a change of the taint flags."""
-        found = [line for line in self.new_lines() if TROUBLE.search(line)]
+    def trouble(self, expected: Sequence[str] = ()) -> list[str]:
+        """Lines since the last call that mean a kernel bug, and a change of the taint flags.
+
+        A line with one of the `expected` words in it is none; but if no line has them, that is trouble.
+        """
+        lines = self.new_lines()
+        found = [line for line in lines if TROUBLE.search(line) and not any(words in line for words in expected)]
+        found += [f"nothing about {words!r}" for words in expected if not any(words in line for line in lines)]
         taint = self._read_taint()
         if taint != self._taint:
             found.append(f"taint changed from {self._taint} to {taint}")

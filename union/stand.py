@@ -35,6 +35,7 @@ class Stand:
         """Mounts the tmpfs on the directory `root`; undone with the stack. Raises SetupError."""
         self.root = root
         self.complaints: list[str] = []
+        self.warnings: list[str] = []  # what the kernel must log
         self.steps: list[str] = []  # what was done, for the transcript
         self._stack = stack
         self._home = tmpfs(stack, root, "trial")
@@ -49,11 +50,21 @@ class Stand:
             path.mkdir()
             write(tree, path)
 
-    def filesystem(self, name: str, fstype: str = "tmpfs", tree: Directory | None = None) -> Layer:
-        """A filesystem of its own on the directory `name`, made new, with this content. Raises SetupError."""
+    def filesystem(
+        self,
+        name: str,
+        fstype: str = "tmpfs",
+        tree: Directory | None = None,
+        features: Sequence[str] = (),
+        options: str = "",
+    ) -> Layer:
+        """A filesystem of its own on the directory `name`, made new, with this content. Raises SetupError.
+
+        `features` are more arguments of its mkfs, `options` more mount options.
+        """
         path = self.root / name
         path.mkdir()
-        made = filesystems.make(self._stack, fstype, path, self.root, name)
+        made = filesystems.make(self._stack, fstype, path, self.root, name, features, options)
         write(tree or Directory(), path)
         return made
 
@@ -151,6 +162,10 @@ class Stand:
         if not condition:
             self.complaints.append(f"not so: {what}")
 
+    def warns(self, *words: str) -> None:
+        """The kernel must log a line with each of these words until the trial is over: then it is no trouble."""
+        self.warnings.extend(words)
+
     def fails(self, number: int | Sequence[int], call: Callable[..., object], *arguments: object) -> None:
         """The call must fail with this errno (0: succeed), or one of these."""
         numbers = [number] if isinstance(number, int) else list(number)
@@ -161,8 +176,12 @@ class Stand:
             wanted = " or ".join(map(errno_name, numbers))
             self.complaints.append(f"{words}: {errno_name(got)} instead of {wanted}")
 
-    def refuses(self, number: int | Sequence[int], options: str, at: str = "m", flags: int = 0) -> None:
-        """The mount must fail with this errno, or one of these."""
+    def refuses(
+        self, number: int | Sequence[int], options: str, at: str = "m", flags: int = 0, says: str | None = None
+    ) -> None:
+        """The mount must fail with this errno, or one of these; the kernel must log what it `says`."""
+        if says is not None:
+            self.warns(says)
         numbers = [number] if isinstance(number, int) else list(number)
         try:
             self.mount(options, at, flags)

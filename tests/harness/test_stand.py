@@ -63,6 +63,34 @@ def lacks(_: Stand) -> None:
     raise Missing("no such kernel")
 
 
+def falls_back(stand: Stand, *words: str) -> None:
+    stand.warns(*words)
+    prepared(stand)
+    stand.filesystem("r", "ramfs")
+    (stand.root / "r/u").mkdir()
+    (stand.root / "r/w").mkdir()
+    stand.mount("lowerdir={l},upperdir={r/u},workdir={r/w},index=on,redirect_dir=nofollow")
+
+
+def warns(stand: Stand) -> None:
+    falls_back(stand, "falling back to index=off", "falling back to uuid=null")
+
+
+def falls_back_unexpectedly(stand: Stand) -> None:
+    falls_back(stand, "falling back to uuid=null")
+
+
+def does_not_warn(stand: Stand) -> None:
+    prepared(stand)
+    stand.mount(LAYERS)
+    stand.warns("falling back to index=off")
+
+
+def refused_silently(stand: Stand) -> None:
+    prepared(stand)
+    stand.refuses(errno.EINVAL, f"{LAYERS},redirect_dir=sideways", says="sideways is no direction")
+
+
 def leaves_it_busy(stand: Stand) -> None:
     prepared(stand)
     os.open(f"{stand.mount(LAYERS)}/f", os.O_RDONLY)
@@ -76,6 +104,10 @@ CASES = {
     succeeds: (Outcome.FAILED, "success instead of EIO"),
     raises: (Outcome.FAILED, 'os.stat(f"{stand.mount(LAYERS)}/missing")'),
     lacks: (Outcome.SKIPPED, "no such kernel"),
+    warns: (Outcome.PASSED, ""),
+    falls_back_unexpectedly: (Outcome.FAILED, "kernel log: overlayfs: ...falling back to index=off"),
+    does_not_warn: (Outcome.FAILED, "kernel log: nothing about 'falling back to index=off'"),
+    refused_silently: (Outcome.FAILED, "kernel log: nothing about 'sideways is no direction'"),
     leaves_it_busy: (Outcome.ERROR, "cannot unmount"),
 }
 
