@@ -63,10 +63,10 @@ def disturbed(
         needs.recent(options)
         each_allocation(stand, injector(stand), what)
 
-    return Trial(label, work, *_declared())
+    return Trial(label, work, *declared())
 
 
-def _declared() -> tuple[int, str]:
+def declared() -> tuple[int, str]:
     """The line and file of the table that is being read."""
     frame = inspect.currentframe()
     while frame and frame.f_code.co_name != "<module>":
