@@ -3,6 +3,7 @@
 
 from tests.mounts import (
     full_upper,
+    idmapped_layers,
     memory_copy_up,
     memory_detach,
     memory_files,
@@ -17,6 +18,7 @@ from union.scenario import Group
 
 MODULES = (
     full_upper,
+    idmapped_layers,
     memory_copy_up,
     memory_detach,
     memory_files,
