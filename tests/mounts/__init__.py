@@ -2,7 +2,9 @@
 """Trials: scenarios about mounting, and about layers that no union of a run has, a file per family."""
 
 from tests.mounts import (
+    failing_layers,
     full_upper,
+    half_way,
     idmapped_layers,
     memory_copy_up,
     memory_detach,
@@ -17,7 +19,9 @@ from tests.mounts import (
 from union.scenario import Group
 
 MODULES = (
+    failing_layers,
     full_upper,
+    half_way,
     idmapped_layers,
     memory_copy_up,
     memory_detach,

@@ -10,8 +10,8 @@ from typing import Final
 
 from datasets.tree import Directory, File, HardLink, Node, Symlink
 from tests.mounts.memory_files import on, set_xattr, unnamed
-from tests.mounts.memory_names import HIDDEN, PURE, link, mknod, rmdir, symlink
-from tests.mounts.out_of_memory import both, chown, cold, disturbed, lists, mkdir, opened, rename, unlink
+from tests.mounts.memory_names import HIDDEN, PURE, mknod, rmdir, symlink
+from tests.mounts.out_of_memory import both, chown, cold, disturbed, link, lists, mkdir, opened, rename, unlink
 from union import filecalls
 from union.faults import Call
 from union.namecalls import RENAME_EXCHANGE

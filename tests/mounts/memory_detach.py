@@ -9,7 +9,7 @@ from typing import Final
 
 from datasets.layers import OPAQUE
 from datasets.tree import Directory, Node, Whiteout
-from tests.mounts.memory_names import link, mknod, rmdir
+from tests.mounts.memory_names import mknod, rmdir
 from tests.mounts.out_of_memory import (
     COPY_UP,
     LOWER,
@@ -19,6 +19,7 @@ from tests.mounts.out_of_memory import (
     chown,
     cold,
     disturbed,
+    link,
     lists,
     mkdir,
     opened,

@@ -11,7 +11,19 @@ from typing import Final
 from datasets.acl import DEFAULT
 from datasets.layers import PRIVATE
 from datasets.tree import Directory, File, Node, Whiteout
-from tests.mounts.out_of_memory import DEFAULT_ACL, MOVE, both, chown, cold, disturbed, mkdir, opened, rename, unlink
+from tests.mounts.out_of_memory import (
+    DEFAULT_ACL,
+    MOVE,
+    both,
+    chown,
+    cold,
+    disturbed,
+    link,
+    mkdir,
+    opened,
+    rename,
+    unlink,
+)
 from union.faults import Call
 from union.namecalls import RENAME_EXCHANGE, RENAME_NOREPLACE
 from union.scenario import Group
@@ -43,11 +55,6 @@ def mknod(name: str) -> Call:
 def symlink(name: str) -> Call:
     """A symlink to nowhere."""
     return lambda top: os.symlink("target" * 20, f"{top}/{name}")
-
-
-def link(old: str, new: str) -> Call:
-    """link(2), of symlinks themselves."""
-    return lambda top: os.link(f"{top}/{old}", f"{top}/{new}", follow_symlinks=False)
 
 
 def rmdir(name: str) -> Call:

@@ -61,22 +61,6 @@ def by_another_user(stand: Stand) -> None:
     stand.holds("d is opaque", is_opaque(stand.path("up/u/d")))
 
 
-def of_a_read_only_union(stand: Stand) -> None:
-    point = migrated(stand)
-    stand.remount("", flags=syscalls.MS_RDONLY)
-    listed(stand, point, marks=False)
-    stand.remount("")
-    listed(stand, point, marks=True)
-
-
-def over_a_read_only_upper(stand: Stand) -> None:
-    point = migrated(stand)
-    stand.remount("", "up", syscalls.MS_RDONLY)
-    listed(stand, point, marks=False)
-    stand.remount("", "up")
-    listed(stand, point, marks=True)
-
-
 def over_a_frozen_upper(fstype: str) -> Callable[[Stand], None]:
     """A listing that waits for a frozen upper never ends."""
 
@@ -120,8 +104,6 @@ GROUPS = (
         "List directories that could turn opaque.",
         trials=(
             Trial("listed by another user", by_another_user),
-            Trial("listed in a read-only union", of_a_read_only_union),
-            Trial("listed over a read-only upper", over_a_read_only_upper),
             Trial("listed over a frozen xfs", over_a_frozen_upper("xfs")),
             Trial("listed over a frozen ext4", over_a_frozen_upper("ext4")),
             Trial("resumed after a read-only upper", after_all_of_these),

@@ -112,6 +112,11 @@ def rename(old: str, new: str, flags: int = 0) -> Call:
     return lambda top: namecalls.rename(f"{top}/{old}", f"{top}/{new}", flags)
 
 
+def link(old: str, new: str) -> Call:
+    """link(2), of symlinks themselves."""
+    return lambda top: os.link(f"{top}/{old}", f"{top}/{new}", follow_symlinks=False)
+
+
 def lists(*names: str) -> Call:
     """List the directories to their end: names and types, sorted."""
 
