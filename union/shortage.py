@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A full upper: a tmpfs that has room for so many more inodes or pages, for `union.faults`."""
+"""An upper that takes no more, for `union.faults`: full after so many inodes or pages, or its directories protected."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import os
 from collections.abc import Callable
 from typing import Final
 
-from union import syscalls
+from datasets.tree import APPEND_ONLY, IMMUTABLE
+from union import namecalls, syscalls
 from union.faults import Met
 from union.stand import Stand
 
@@ -67,3 +68,29 @@ class Pages(Inodes):
         status = os.statvfs(self._root)
         used = status.f_blocks - status.f_bfree
         syscalls.mount("none", self._root, None, syscalls.MS_REMOUNT, f"size={(used + room) * _PAGE}")
+
+
+class Protection:
+    """Directories of upper, or the work directories, are append-only or immutable: four ways, one after the other."""
+
+    unit = "protection"
+    _WAYS: Final = (("upper", APPEND_ONLY), ("upper", IMMUTABLE), ("work", APPEND_ONLY), ("work", IMMUTABLE))
+
+    def __init__(self, stand: Stand) -> None:
+        self._root = stand.root
+
+    def call(self, number: int, call: Callable[[], object]) -> Met:
+        """The `number`-th way, from 1; later ones are no hindrance."""
+        if number > len(self._WAYS):
+            return Met(0, call(), False)
+        kind, flags = self._WAYS[number - 1]
+        directories = [str(top) for layer in self._root.glob(f"{kind}[0-9]*") for top, _, _ in os.walk(layer)]
+        for directory in directories:
+            namecalls.set_flags(directory, flags)
+        try:
+            return Met(0, call(), True)
+        except OSError as error:
+            return Met(error.errno or errno.EIO, None, True)
+        finally:
+            for directory in directories:
+                namecalls.set_flags(directory, 0)

@@ -14,7 +14,7 @@ import pytest
 
 from tests.harness.isolated import isolated, needs_mounts, needs_xfs
 from union import syscalls
-from union.shortage import Inodes, Pages
+from union.shortage import Inodes, Pages, Protection
 from union.stand import Stand
 from union.workspace import scratch_directory
 
@@ -58,6 +58,25 @@ def test_the_second_is_one_too_many(kind: type[Inodes], call: Callable[[Path], N
             for name in ("a", "b"):
                 (made.root / name).unlink(missing_ok=True)
             (made.root / "old").write_bytes(b"")
+
+
+@needs_mounts
+@pytest.mark.parametrize(("layer", "append_only", "immutable"), [("upper0", 0, 1), ("work0", 2, 3)])
+@isolated
+def test_protected_directories_hinder_as_long_as_the_call_lasts(layer: str, append_only: int, immutable: int) -> None:
+    with stand() as made:
+        injector = Protection(made)
+        top = made.root / layer
+        top.mkdir()
+        names = iter(range(100))
+
+        def hindered(call: Callable[[], object]) -> list[int]:
+            errors = [injector.call(number, call).error for number in range(1, 6)]
+            return [number for number, error in enumerate(errors) if error == errno.EPERM]
+
+        assert hindered(lambda: (top / str(next(names))).mkdir()) == [immutable]
+        assert hindered(lambda: next(top.iterdir()).rmdir()) == [append_only, immutable]
+        assert not injector.call(5, lambda: None).reached
 
 
 @needs_xfs

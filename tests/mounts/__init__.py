@@ -2,10 +2,10 @@
 """Trials: scenarios about mounting, and about layers that no union of a run has, a file per family."""
 
 from tests.mounts import (
-    failing_layers,
     full_upper,
     half_way,
     idmapped_layers,
+    layer_failures,
     memory_copy_up,
     memory_detach,
     memory_files,
@@ -19,10 +19,10 @@ from tests.mounts import (
 from union.scenario import Group
 
 MODULES = (
-    failing_layers,
     full_upper,
     half_way,
     idmapped_layers,
+    layer_failures,
     memory_copy_up,
     memory_detach,
     memory_files,

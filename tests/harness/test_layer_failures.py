@@ -11,8 +11,8 @@ from pathlib import Path
 
 from datasets.tree import Directory, File
 from tests.harness.isolated import isolated, needs_mounts, needs_xfs
-from tests.mounts.failing_layers import Row, try_rows
 from tests.mounts.half_way import exchanged, linked, renamed
+from tests.mounts.layer_failures import Row, try_rows
 from union.idmaps import Mapping, idmapped
 from union.portrait import Seen
 from union.stand import Stand, attempt
