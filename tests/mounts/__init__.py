@@ -14,6 +14,7 @@ from tests.mounts import (
     memory_names,
     memory_reading,
     opaque_marks,
+    refused_copies,
     shown_options,
 )
 from union.scenario import Group
@@ -31,6 +32,7 @@ MODULES = (
     memory_names,
     memory_reading,
     opaque_marks,
+    refused_copies,
     shown_options,
 )
 

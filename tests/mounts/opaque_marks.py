@@ -87,10 +87,9 @@ def over_a_frozen_upper(fstype: str) -> Callable[[Stand], None]:
 def after_all_of_these(stand: Stand) -> None:
     """What could not be marked at first is the same union as what could (D12)."""
     point = migrated(stand)
-    before = portrait(point)
     stand.remount("", "up", syscalls.MS_RDONLY)
-    names(f"{point}/d")
-    names(point)
+    before = portrait(point)
+    listed(stand, point, marks=False)
     stand.remount("", "up")
     point = stand.again(LAYERS)
     stand.holds(f"the same tree: {differences(portrait(point), before)}", portrait(point) == before)
