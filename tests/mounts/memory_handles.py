@@ -8,7 +8,8 @@ import os
 from collections.abc import Callable
 from typing import Final
 
-from tests.mounts.out_of_memory import COPY_UP, both, chown, cold, disturbed, opened
+from datasets.tree import Directory
+from tests.mounts.out_of_memory import COPY_UP, LOWER, both, chown, cold, disturbed, mkdir, opened
 from union import filecalls
 from union.faults import Call
 from union.filecalls import FileHandle
@@ -18,6 +19,9 @@ EXPORT: Final = "index=on,nfs_export=on"
 # A handle that cannot be encoded has no size; one that cannot be decoded is stale.
 HANDLES: Final = (*COPY_UP, errno.EOVERFLOW, errno.ESTALE)
 CREATE: Final = os.O_CREAT | os.O_RDWR
+
+# Empty: with nfs_export=on a lookup takes an origin that it cannot read for a wrong one, and merges no names of lower.
+DIRECTORIES: Final = Directory({"a": Directory({"b": Directory()})})
 
 _known: Final[dict[str, FileHandle]] = {}
 
@@ -68,10 +72,17 @@ def encodes(label: str, name: str, before: Call | None = None) -> Trial:
     return disturbed(label, encode(name), options=EXPORT, before=before, errors=HANDLES)
 
 
-def decodes(label: str, name: str, look: Callable[[int], object], *before: Call, flags: int = os.O_RDONLY) -> Trial:
+def decodes(
+    label: str,
+    name: str,
+    look: Callable[[int], object],
+    *before: Call,
+    flags: int = os.O_RDONLY,
+    below: Directory = LOWER,
+) -> Trial:
     """The handle is opened with no caches, and with memory that runs out."""
     made = cold(*before, remembered(name))
-    return disturbed(label, decode(look, flags), options=EXPORT, before=made, errors=HANDLES)
+    return disturbed(label, decode(look, flags), below, options=EXPORT, before=made, errors=HANDLES)
 
 
 GROUPS = (
@@ -88,6 +99,8 @@ GROUPS = (
             decodes("open a lower directory by handle", "dir", owner),
             decodes("open a hard link by handle", "one", text),
             decodes("open a copied file by handle", "file", text, chown("file")),
+            decodes("open a directory of upper by handle", "a/b", owner, mkdir("a"), mkdir("a/b"), below=Directory()),
+            decodes("open a copied directory by handle", "a/b", owner, chown("a/b"), below=DIRECTORIES),
             decodes("open a file of upper by handle", "dir/new", owner, opened("dir/new", CREATE)),
             decodes("open by handle what was copied up since", "file", owner, both(remembered("file"), chown("file"))),
         ),

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 from datasets.tree import Directory
@@ -35,10 +37,17 @@ NOFOLLOW: Final = ("xino=nofollow requires xattr support",)  # and is then refus
 REFUSALS: Final = (*NO_MEMORY, errno.EINVAL, errno.EIO)
 
 
-def mounts(label: str, options: str, used: Call | None = None, layers: str = LAYERS, says: Sequence[str] = ()) -> Trial:
+def mounts(
+    label: str,
+    options: str,
+    used: Call | None = None,
+    layers: str = LAYERS,
+    says: Sequence[str] = (),
+    each: Call = lambda _: None,
+) -> Trial:
     """Each allocation of mount(2) fails once; `used` is what an earlier overlay on these layers was used for.
 
-    `says` are the fallbacks that the kernel must tell of.
+    `says` are the fallbacks that the kernel must tell of; `each` is done to the work directory before each mount.
     """
 
     def work(stand: Stand) -> None:
@@ -49,13 +58,17 @@ def mounts(label: str, options: str, used: Call | None = None, layers: str = LAY
         point = stand.mount(f"{layers},{options}")
         if used:
             used(point)
-        point = stand.again(f"{layers},{options}")  # a uuid of its own is told from the second mount on
+        stand.unmount()
+        each(stand.path("w"))
+        point = stand.mount(f"{layers},{options}")  # a uuid of its own is told from the second mount on
         wanted, shown = portrait(point), stand.shown()
+        stand.same("writable at first", "rw" in shown, "{u}" in layers)
         stand.unmount()
         told = len(stand.steps)
-        number = _each(stand, slab, f"{layers},{options}", lambda: _check(stand, point, wanted, shown))
+        number = _each(stand, slab, f"{layers},{options}", each, lambda: _check(stand, point, wanted, shown))
         del stand.steps[told:]
         stand.steps.append(f"{number - 1} times a failing allocation")
+        each(stand.path("w"))
         point = stand.mount(f"{layers},{options}")
         stand.same("what is shown in the end", stand.shown(), shown)
         stand.holds(f"the same tree: {differences(portrait(point), wanted)}", portrait(point) == wanted)
@@ -63,10 +76,11 @@ def mounts(label: str, options: str, used: Call | None = None, layers: str = LAY
     return Trial(label, work, *declared())
 
 
-def _each(stand: Stand, slab: Slab, options: str, check: Callable[[], None]) -> int:
+def _each(stand: Stand, slab: Slab, options: str, each: Call, check: Callable[[], None]) -> int:
     """Mount it with each allocation failing; the number of the first that was not reached."""
     point, spelled, failures = stand.path("m"), stand.spell(options), 0
     for number in range(1, MOST):
+        each(stand.path("w"))
         met: Met = slab.call(number, lambda: syscalls.mount(OVERLAY, point, OVERLAY, 0, spelled))
         if met.error:
             failures += 1
@@ -98,6 +112,20 @@ def changed(point: str) -> None:
     os.mkdir(f"{point}/new")
 
 
+def left_over(work: str) -> None:
+    """What an overlay that ended in the middle of something leaves in its work directory."""
+    top = Path(work, "work")
+    for name in ("#1", "#2"):
+        (top / name).mkdir(parents=True, exist_ok=True)
+        (top / name / "file").touch()
+    (top / "#3").touch()
+
+
+def forgiven(work: str) -> None:
+    """The user says that nothing was lost when a volatile overlay ended."""
+    shutil.rmtree(Path(work, "work/incompat"), ignore_errors=True)
+
+
 GROUPS = (
     Group(
         "memory-mount",
@@ -110,6 +138,8 @@ GROUPS = (
             mounts("with xino=nofollow", "xino=nofollow,index=on", changed, says=(NO_INDEX, NO_UUID, *NOFOLLOW)),
             mounts("with a uuid of its own", "uuid=on,xino=on", says=(NO_UUID,)),
             mounts("with userxattr", "userxattr", says=(NO_UUID,)),
+            mounts("over leftovers", "redirect_dir=on", says=(NO_REDIRECT, NO_UUID), each=left_over),
+            mounts("with volatile", "volatile", says=(NO_UUID,), each=forgiven),
             mounts("without an upper", "redirect_dir=on", layers="lowerdir={k}:{l}"),
         ),
     ),
