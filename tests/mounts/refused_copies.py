@@ -17,6 +17,7 @@ from union.stand import Stand, attempt
 
 UPPER: Final = "lowerdir={l},upperdir={up/u},workdir={up/w}"
 BARE: Final = f"{UPPER},uuid=null,redirect_dir=nofollow"  # asks for nothing that takes xattrs
+PROPERTY: Final = "btrfs.compression"
 TWO: Final = Directory({"u": Directory(), "w": Directory()})
 
 
@@ -49,6 +50,18 @@ def xattr_that_is_too_large(stand: Stand) -> None:
     stand.fails(ENOSPC, os.chmod, f"{point}/f", 0o600)
     stand.fails(ENOSPC, os.truncate, f"{point}/f", 0)
     stand.holds(f"the same tree: {differences(portrait(point), before)}", portrait(point) == before)
+
+
+def xattr_that_upper_does_not_know(stand: Stand) -> None:
+    """A property of btrfs means nothing elsewhere: it may be left out of a copy."""
+    lower = stand.filesystem("l", "btrfs", Directory({"f": File(b"f", xattrs={"user.one": b"1"})}))
+    os.setxattr(lower.root / "f", PROPERTY, b"zlib")
+    stand.layers(u=Directory(), w=Directory())
+    point = stand.mount("lowerdir={l},upperdir={u},workdir={w}")
+    stand.same("the property", os.getxattr(f"{point}/f", PROPERTY), b"zlib")
+    stand.fails(0, os.chmod, f"{point}/f", 0o600)
+    stand.same("xattrs of the copy", os.listxattr(f"{point}/f"), ["user.one"])
+    stand.fails(EOPNOTSUPP, os.setxattr, f"{point}/f", PROPERTY, b"zlib")
 
 
 def xattrs_on_an_upper_without(stand: Stand) -> None:
@@ -133,6 +146,7 @@ GROUPS = (
         trials=(
             Trial("an ACL that upper refuses", acl_that_upper_refuses),
             Trial("an xattr that is too large for upper", xattr_that_is_too_large),
+            Trial("an xattr that upper does not know", xattr_that_upper_does_not_know),
             Trial("xattrs and flags on an upper without them", xattrs_on_an_upper_without),
             Trial("a protection on an upper without xattrs", protection_on_an_upper_without_xattrs),
             Trial("a path that is too long for a redirect", path_that_is_too_long),
