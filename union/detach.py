@@ -33,9 +33,7 @@ METACOPY = "trusted.overlay.metacopy"
 MISSING = ".never-there"  # a name that no layer has
 
 
-def detach(
-    configuration: Configuration, overlay: Overlay, judge: Judge, cycler: Cycler, tell: Listener
-) -> None:
+def detach(configuration: Configuration, overlay: Overlay, judge: Judge, cycler: Cycler, tell: Listener) -> None:
     """Take the union from its first mount to the fenced lower, as `configuration` says.
 
     Tells checks and evidence; raises SetupError when the fence cannot be raised or does not bite.
@@ -124,9 +122,7 @@ def _fence(overlay: Overlay, judge: Judge, tell: Listener) -> None:
     tell(Checked("D2, D3, D9", "no EIO and the same inode numbers with cold caches", complaints))
 
 
-def over_empty_lower(
-    overlay: Overlay, judge: Judge, cycler: Cycler, skip: Collection[str], tell: Listener
-) -> None:
+def over_empty_lower(overlay: Overlay, judge: Judge, cycler: Cycler, skip: Collection[str], tell: Listener) -> None:
     """Mount the unmounted `overlay` once more, over a lower that holds nothing: the same tree must appear (D11)."""
     if ("volatile", "") in overlay.options:
         tell(Evidence("mounted once more", "not looked at: a volatile overlay cannot be mounted again (D11)"))

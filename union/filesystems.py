@@ -102,6 +102,19 @@ def on_loop(
     return made
 
 
+def mount_again(made: Layer, image_dir: Path) -> Layer:
+    """Unmount what `on_loop` made there and mount its image again, its log recovered; undone as it was before.
+
+    Raises SetupError, and OSError when it is busy.
+    """
+    syscalls.umount(made.root)
+    with ExitStack() as undone_already:
+        image = image_dir / f"{made.root.name}.img"
+        found = _mount_image(undone_already, image, made.fstype, made.root, _FORMATS[made.fstype].options)
+        undone_already.pop_all()
+    return found
+
+
 def packed(stack: ExitStack, fstype: str, tree: Path, at: Path, image_dir: Path, name: str) -> Layer:
     """Pack the directory `tree` into a squashfs or erofs image and mount it, read-only, on the directory `at`."""
     image = image_dir / f"{name}.img"

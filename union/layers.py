@@ -56,7 +56,6 @@ class LayerStack:
         """Whether all layers are on the same one."""
         return len({layer.device for layer in self.filesystems}) == 1
 
-
     def describe(self) -> str:
         """One line for a summary."""
         rotated = f", {len(self.rotated)} rotated" if self.rotated else ""
@@ -175,9 +174,7 @@ class Foundation:
         if configuration.lower_fs in filesystems.READ_ONLY:
             image = roots.scratch / "packed"
             image.mkdir()
-            self.lower = filesystems.packed(
-                self._stack, configuration.lower_fs, root, image, roots.scratch, LOWER_NAME
-            )
+            self.lower = filesystems.packed(self._stack, configuration.lower_fs, root, image, roots.scratch, LOWER_NAME)
             root = image
         return root, (root,) if len(trees) == 1 else tuple(root / str(n) for n in range(len(trees)))
 

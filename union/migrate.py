@@ -390,6 +390,4 @@ def _report(
     for path in sorted(state.merged):
         reasons.setdefault(path, Leftover(path, STILL_MERGED))
     counts = tuple(opaque_after)
-    return Migration(
-        way, counts, len(state.opaque), state.directories, state.objects, objects, tuple(reasons.values())
-    )
+    return Migration(way, counts, len(state.opaque), state.directories, state.objects, objects, tuple(reasons.values()))

@@ -67,16 +67,17 @@ class Trial:
     label: str
     work: Callable[[Stand], None]
     line: int = 0  # of the declaration, if `work` is shared by several
+    file: str = ""  # likewise, if that is in another module
 
     @property
     def origin(self) -> str:
         """`file.py:line` of the declaration."""
-        return _origin(self.work, self.line)
+        return _origin(self.work, self.line, self.file)
 
 
-def _origin(function: Callable[..., object], line: int = 0) -> str:
+def _origin(function: Callable[..., object], line: int = 0, file: str = "") -> str:
     code = inspect.unwrap(function).__code__
-    return f"{Path(code.co_filename).name}:{line or code.co_firstlineno}"
+    return f"{Path(file or code.co_filename).name}:{line or code.co_firstlineno}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,6 +165,11 @@ class Stand:
         self._say(f"xfs_io -x -c shutdown {layer.root.name}")
         run_quietly("xfs_io", "xfsprogs", ["-x", "-c", "shutdown", str(layer.root)], f"shutdown of {layer.root}")
 
+    def recover(self, layer: Layer) -> Layer:
+        """Mount a filesystem of the stand, which nothing uses any more, once again. Raises SetupError, OSError."""
+        self._say(f"umount {layer.root.name}; mount {layer.root.name}")
+        return filesystems.mount_again(layer, self.root)
+
     # what must hold
 
     def same(self, what: str, got: object, wanted: object) -> None:

@@ -72,9 +72,7 @@ def _bytes(text: _StrPath | None) -> bytes | None:
     return None if text is None else os.fsencode(text)
 
 
-def mount(
-    source: str, target: _StrPath, fstype: str | None, flags: int = 0, options: str | None = None
-) -> None:
+def mount(source: str, target: _StrPath, fstype: str | None, flags: int = 0, options: str | None = None) -> None:
     """mount(2); `options` is the filesystem's own comma separated string."""
     args = (_bytes(source), _bytes(target), _bytes(fstype), ctypes.c_ulong(flags), _bytes(options))
     _checked(_libc.mount(*args), target)
@@ -273,6 +271,27 @@ def mount_id(path: _StrPath | int) -> int:
         if key == "mnt_id":
             return int(value)
     raise OSError(errno.EOPNOTSUPP, "this kernel tells no mount id", f"/proc/self/fdinfo/{path}")
+
+
+_FIFREEZE, _FITHAW = 0xC0045877, 0xC0045878
+
+
+def freeze(path: _StrPath) -> None:
+    """Freeze the filesystem: whoever writes to it waits until it is thawed. Raises OSError if it cannot be."""
+    _ioctl(path, _FIFREEZE)
+
+
+def thaw(path: _StrPath) -> None:
+    """Let writers of a frozen filesystem go on."""
+    _ioctl(path, _FITHAW)
+
+
+def _ioctl(path: _StrPath, request: int) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.ioctl(fd, request, 0)
+    finally:
+        os.close(fd)
 
 
 def drop_caches(*, pages: bool = True) -> None:

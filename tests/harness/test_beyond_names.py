@@ -122,14 +122,16 @@ def test_positions_of_entries_lead_behind_them(tmp_path: Path) -> None:
 
 # The model against a plain filesystem -------------------------------------------------------------
 
-SMALL_TREE = tree.Directory({
-    "file": tree.File(b"content", 0o666),
-    "other": tree.File(b"other", 0o600, 1, 1),
-    "dir": tree.Directory({"inner": tree.File(b"inside")}, 0o777),
-    "sticky": tree.Directory({"theirs": tree.File(b"", 0o666)}, 0o1777),
-    "link": tree.Symlink("file"),
-    "fifo": tree.Special(stat.S_IFIFO, 0o666),
-})
+SMALL_TREE = tree.Directory(
+    {
+        "file": tree.File(b"content", 0o666),
+        "other": tree.File(b"other", 0o600, 1, 1),
+        "dir": tree.Directory({"inner": tree.File(b"inside")}, 0o777),
+        "sticky": tree.Directory({"theirs": tree.File(b"", 0o666)}, 0o1777),
+        "link": tree.Symlink("file"),
+        "fifo": tree.Special(stat.S_IFIFO, 0o666),
+    }
+)
 PATHS = [
     "file", "other", "dir", "dir/inner", "dir/new", "sticky", "sticky/theirs", "sticky/new", "link", "fifo", "absent",
     "file/x", "new",

@@ -31,6 +31,7 @@ from tests.harness.pretend import PATCH, make_ingredients, make_tree
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
+
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of the test's own, so that nothing here touches the user's."""

@@ -26,15 +26,17 @@ from union.plan import Share, Turn
 from union.scenario import Group, Scenario
 
 TOP = Name("top")
-LOWER = Directory({
-    "file": File(b"content"),
-    "other": File(b"other"),
-    "one": File(b"linked"),
-    "two": HardLink("one"),
-    "three": HardLink("one"),
-    "link": Symlink("file"),
-    "dir": Directory({"inner": File(b"inside"), "sub": Directory({})}),
-})
+LOWER = Directory(
+    {
+        "file": File(b"content"),
+        "other": File(b"other"),
+        "one": File(b"linked"),
+        "two": HardLink("one"),
+        "three": HardLink("one"),
+        "link": Symlink("file"),
+        "dir": Directory({"inner": File(b"inside"), "sub": Directory({})}),
+    }
+)
 GROUP = Group("top", "names to rotate", (Scenario("looks", lambda _: (open_file(TOP / "file", R),)),), lowers=(LOWER,))
 SHARE = Share((Turn("top", GROUP, (1,)),), rotating=True)
 
@@ -113,7 +115,7 @@ def test_the_model_follows_through_all_rotations(configuration: Configuration, t
 def test_the_layers_grow_newest_first_and_stop_growing(tmp_path: Path) -> None:
     with ExitStack() as stack:
         union = union_of(stack, Configuration(rotations=2), tmp_path)
-        lower, = union.overlay.stack.lowerdirs
+        (lower,) = union.overlay.stack.lowerdirs
         uppers = [union.overlay.stack.upperdir]
         for _ in range(3):
             union.cycler.remount()

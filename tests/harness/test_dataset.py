@@ -79,10 +79,15 @@ def test_tops_stand_side_by_side_and_link_into_themselves() -> None:
 def test_modes_are_exact_whatever_the_umask(tmp_path: Path) -> None:
     me = os.geteuid(), os.getegid()
     modes = [0o000, 0o444, 0o644, 0o666, 0o755, 0o1777, 0o2750, 0o4711]
-    write(Directory({
-        **{f"file{mode:o}": File(b"x" * bool(mode & 1), mode, *me) for mode in modes},
-        **{f"dir{mode:o}": Directory({"inside": File(b"", 0o644, *me)}, mode, *me) for mode in modes},
-    }), tmp_path)
+    write(
+        Directory(
+            {
+                **{f"file{mode:o}": File(b"x" * bool(mode & 1), mode, *me) for mode in modes},
+                **{f"dir{mode:o}": Directory({"inside": File(b"", 0o644, *me)}, mode, *me) for mode in modes},
+            }
+        ),
+        tmp_path,
+    )
     for path in tmp_path.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == int(path.name.lstrip("dirfle"), 8), path.name
     for path in tmp_path.glob("dir*"):
@@ -131,16 +136,18 @@ def test_a_file_larger_than_one_write(tmp_path: Path) -> None:
 
 CAPABILITY = struct.pack("<5I", 0x02000001, 1 << 10, 0, 0, 0)  # version 2, effective: cap_net_bind_service
 FS_IOC_GETFLAGS, FS_IOC_SETFLAGS = 0x80086601, 0x40086602
-EVERYTHING = Directory({
-    "fifo": Special(stat.S_IFIFO, 0o620, 3, 4),
-    "socket": Special(stat.S_IFSOCK, 0o600),
-    "char": Special(stat.S_IFCHR, 0o644, rdev=os.makedev(1, 3)),
-    "block": Special(stat.S_IFBLK, 0o660, rdev=os.makedev(7, 300), xattrs={"trusted.t": b"block"}),
-    "file": File(b"x", 0o755, 5, 6, {"trusted.t": b"\0\xff", "security.capability": CAPABILITY}, 10**18 + 1),
-    "dir": Directory({"again": HardLink("../file"), "gone": Whiteout()}, 0o2755, 7, 8, {"trusted.t": b""}, 10**18),
-    "link": Symlink("nowhere", 9, 9, {"trusted.t": b"link"}, 10**18 + 2),
-    "third": HardLink("file"),
-})
+EVERYTHING = Directory(
+    {
+        "fifo": Special(stat.S_IFIFO, 0o620, 3, 4),
+        "socket": Special(stat.S_IFSOCK, 0o600),
+        "char": Special(stat.S_IFCHR, 0o644, rdev=os.makedev(1, 3)),
+        "block": Special(stat.S_IFBLK, 0o660, rdev=os.makedev(7, 300), xattrs={"trusted.t": b"block"}),
+        "file": File(b"x", 0o755, 5, 6, {"trusted.t": b"\0\xff", "security.capability": CAPABILITY}, 10**18 + 1),
+        "dir": Directory({"again": HardLink("../file"), "gone": Whiteout()}, 0o2755, 7, 8, {"trusted.t": b""}, 10**18),
+        "link": Symlink("nowhere", 9, 9, {"trusted.t": b"link"}, 10**18 + 2),
+        "third": HardLink("file"),
+    }
+)
 
 
 @needs_root

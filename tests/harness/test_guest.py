@@ -63,9 +63,7 @@ def python(guest: UmlGuest, code: str, **options: object) -> Done:
 # What goes in and comes out.
 
 
-@pytest.mark.parametrize(
-    ("script", "status"), [("exit 0", 0), ("exit 7", 7), ("exit 255", 255), ("kill -9 $$", 137)]
-)
+@pytest.mark.parametrize(("script", "status"), [("exit 0", 0), ("exit 7", 7), ("exit 255", 255), ("kill -9 $$", 137)])
 def test_exit_status_passes_through(guest: UmlGuest, script: str, status: int) -> None:
     done = run(guest, "/bin/sh", "-c", script)
     assert (done.result.outcome, done.result.status) == (Outcome.EXITED, status)

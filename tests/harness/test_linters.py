@@ -17,7 +17,9 @@ MAX_LINES = 500
 def tracked(*patterns: str) -> list[Path]:
     listing = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *patterns],
-        cwd=CHECKOUT, check=True, capture_output=True,
+        cwd=CHECKOUT,
+        check=True,
+        capture_output=True,
     )
     return [CHECKOUT / name for name in listing.stdout.decode().split("\0") if name and (CHECKOUT / name).exists()]
 
@@ -54,7 +56,9 @@ def test_no_unfinished_marks() -> None:
 
 
 def test_no_registry_host_or_private_path_is_named() -> None:
-    hosts = re.compile(rf"https?://(deb|registry|files|pypi)\.|{re.escape(str(CHECKOUT))}/|{re.escape(str(Path.home()))}/")
+    hosts = re.compile(
+        rf"https?://(deb|registry|files|pypi)\.|{re.escape(str(CHECKOUT))}/|{re.escape(str(Path.home()))}/"
+    )
     found = [
         path.name
         for path in tracked()

@@ -50,17 +50,24 @@ def union_of(
 
 def rich(root: Path) -> None:
     """Objects of all kinds with all that a careless copy-up could lose."""
-    write(Directory({
-        "d": Directory({
-            "suid": File(b"#!", 0o4755, 5, 6),
-            "sgid": File(b"x", 0o2711),
-            "none": File(b"y", 0o000),
-        }),
-        "sticky": Directory({}, 0o1777, 7, 8),
-        "link": Symlink("d/suid", 3, 4),
-        "first": File(b"linked"),
-        "capable": File(b"z", 0o755),
-    }), root)
+    write(
+        Directory(
+            {
+                "d": Directory(
+                    {
+                        "suid": File(b"#!", 0o4755, 5, 6),
+                        "sgid": File(b"x", 0o2711),
+                        "none": File(b"y", 0o000),
+                    }
+                ),
+                "sticky": Directory({}, 0o1777, 7, 8),
+                "link": Symlink("d/suid", 3, 4),
+                "first": File(b"linked"),
+                "capable": File(b"z", 0o755),
+            }
+        ),
+        root,
+    )
     os.link(root / "first", root / "d/second")
     os.mknod(root / "fifo", stat.S_IFIFO | 0o604)
     os.mknod(root / "device", stat.S_IFCHR | 0o4640, os.makedev(1, 3))
@@ -86,7 +93,13 @@ def visible(root: Path) -> dict[str, Seen]:
         xattrs = {name: os.getxattr(path, name, follow_symlinks=False) for name in names}
         owner = status.st_uid, status.st_gid
         found[str(path.relative_to(root))] = (
-            status.st_mode, *owner, links, status.st_rdev, status.st_mtime_ns, content, xattrs,
+            status.st_mode,
+            *owner,
+            links,
+            status.st_rdev,
+            status.st_mtime_ns,
+            content,
+            xattrs,
         )
     return found
 
@@ -108,17 +121,26 @@ def walk_all(root: Path) -> int:
 def test_opaque_state_reads_marks_and_counts_objects(tmp_path: Path) -> None:
     with ExitStack() as stack:
         tmpfs(stack, tmp_path, "upper_layer")
-        write(Directory({
-            "f": File(b"pure"),
-            "merged": Directory({
-                "done": Directory({
-                    "made": Directory(),
-                    "moved": Directory({"in": Directory()}),
-                    "f": File(),
-                }),
-                "xwhiteouts": Directory(),
-            }),
-        }), tmp_path)
+        write(
+            Directory(
+                {
+                    "f": File(b"pure"),
+                    "merged": Directory(
+                        {
+                            "done": Directory(
+                                {
+                                    "made": Directory(),
+                                    "moved": Directory({"in": Directory()}),
+                                    "f": File(),
+                                }
+                            ),
+                            "xwhiteouts": Directory(),
+                        }
+                    ),
+                }
+            ),
+            tmp_path,
+        )
         os.mknod(tmp_path / "merged/whiteout", stat.S_IFCHR, 0)
         os.mknod(tmp_path / "merged/null", stat.S_IFCHR, os.makedev(1, 3))
         os.setxattr(tmp_path / "merged/done", OPAQUE, b"y")
@@ -301,7 +323,11 @@ def test_nofollow_one_file_left_keeps_its_ancestors_merged_and_no_other() -> Non
         migration = migrate.dfs(made.mountpoint, made.upperdir, skip_copy=frozenset({"top/dir101/pop/b"}))
         assert opaque_state(made.upperdir).merged == {".", "top", "top/dir101", "top/dir101/pop"}
         assert {leftover.path for leftover in migration.leftovers} == {
-            "top/dir101/pop/b", ".", "top", "top/dir101", "top/dir101/pop",
+            "top/dir101/pop/b",
+            ".",
+            "top",
+            "top/dir101",
+            "top/dir101/pop",
         }
 
 

@@ -104,15 +104,17 @@ def test_scenarios_on_a_plain_filesystem(group: Group, open_directory: Path) -> 
             held.release()
 
 
-SMALL = tree.Directory({
-    "file": tree.File(b"content"),
-    "link": tree.Symlink("dir/inner"),
-    "dirlink": tree.Symlink("dir"),
-    "loop": tree.Symlink("loop"),
-    "dangling": tree.Symlink("absent"),
-    "dir": tree.Directory({"inner": tree.File(b"inside"), "sub": tree.Directory({})}),
-    "empty": tree.Directory({}),
-})
+SMALL = tree.Directory(
+    {
+        "file": tree.File(b"content"),
+        "link": tree.Symlink("dir/inner"),
+        "dirlink": tree.Symlink("dir"),
+        "loop": tree.Symlink("loop"),
+        "dangling": tree.Symlink("absent"),
+        "dir": tree.Directory({"inner": tree.File(b"inside"), "sub": tree.Directory({})}),
+        "empty": tree.Directory({}),
+    }
+)
 PATHS = [
     "file", "link", "dirlink", "loop", "dangling", "absent", "dir", "empty", "dir/inner", "dir/sub", "dir/new",
     "file/x", "dirlink/inner", "dirlink/new", "dir/../file", "empty/moved", "absent/x",

@@ -24,16 +24,18 @@ from union.scenario import Group
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason=f"needs root, this is uid {os.geteuid()}")
-TREE = tree.Directory({
-    "file": tree.File(b"content", mtime=1_000_000_000),
-    "dir": tree.Directory({"inner": tree.File(b"inside")}),
-    "empty": tree.Directory({}),
-    "link": tree.Symlink("file"),
-    "dirlink": tree.Symlink("empty"),
-    "nul": tree.File(b"a\0b"),
-    "secret": tree.File(b"secret", mode=0o600),
-    "with space": tree.File(b"x y"),
-})
+TREE = tree.Directory(
+    {
+        "file": tree.File(b"content", mtime=1_000_000_000),
+        "dir": tree.Directory({"inner": tree.File(b"inside")}),
+        "empty": tree.Directory({}),
+        "link": tree.Symlink("file"),
+        "dirlink": tree.Symlink("empty"),
+        "nul": tree.File(b"a\0b"),
+        "secret": tree.File(b"secret", mode=0o600),
+        "with space": tree.File(b"x y"),
+    }
+)
 
 
 @pytest.fixture

@@ -73,9 +73,7 @@ def lines(selector: str) -> list[str]:
     text = []
     for operation in group.operations(numbers[-1]):
         names = (f"{'~' * name.tested}{name.removeprefix(f'{group.name}/')}" for name in operation.names())
-        text.append(
-            " ".join((operation.word, *names, *([errorcode[operation.fails]] if operation.fails else [])))
-        )
+        text.append(" ".join((operation.word, *names, *([errorcode[operation.fails]] if operation.fails else []))))
     return text
 
 
@@ -242,9 +240,7 @@ def test_contents_follow_what_is_written() -> None:
 
 
 def test_second_create_truncates_when_write_only() -> None:
-    seen = [
-        operation.reads for operation in opens("noent-creat-trunc", 2, 3, 4, 5) if operation.writes is None
-    ]
+    seen = [operation.reads for operation in opens("noent-creat-trunc", 2, 3, 4, 5) if operation.writes is None]
     assert seen == [b"q", b"p", b"q", b"qp", b"q", b"p", b"q", b"qp"]
 
 

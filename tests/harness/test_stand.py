@@ -106,7 +106,7 @@ CASES = {
     other_errno: (Outcome.FAILED, "EINVAL instead of EPERM"),
     other_content: (Outcome.FAILED, "b'lower' instead of b'upper'"),
     succeeds: (Outcome.FAILED, "success instead of EIO"),
-    raises: (Outcome.FAILED, "os.stat(f\"{stand.mount(LAYERS)}/missing\")"),
+    raises: (Outcome.FAILED, 'os.stat(f"{stand.mount(LAYERS)}/missing")'),
     lacks: (Outcome.SKIPPED, "no such kernel"),
     warns: (Outcome.PASSED, ""),
     falls_back_unexpectedly: (Outcome.FAILED, "kernel log: overlayfs: ...falling back to index=off"),

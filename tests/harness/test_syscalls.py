@@ -31,7 +31,11 @@ def test_getdents_gives_names_inodes_and_types(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("nowhere")
     entries = {entry.name: entry for entry in listing(tmp_path)}
     assert {name: entry.type for name, entry in entries.items()} == {
-        ".": DT_DIR, "..": DT_DIR, "file": DT_REG, "dir": DT_DIR, "link": DT_LNK,
+        ".": DT_DIR,
+        "..": DT_DIR,
+        "file": DT_REG,
+        "dir": DT_DIR,
+        "link": DT_LNK,
     }
     assert entries["file"].ino == (tmp_path / "file").stat().st_ino
     assert entries["."].ino == tmp_path.stat().st_ino

@@ -19,9 +19,7 @@ GROUPS = (
             Scenario("symlink to a symlink to a file", lambda n: (readlink(~n.isym, basename(n.sym)),)),
             Scenario("directory", lambda n: (readlink(~n.dir, fails=EINVAL),)),
             Scenario("symlink to a directory", lambda n: (readlink(~n.dsym, f"../{n.dir}"),)),
-            Scenario(
-                "symlink to a symlink to a directory", lambda n: (readlink(~n.idsym, basename(n.dsym)),)
-            ),
+            Scenario("symlink to a symlink to a directory", lambda n: (readlink(~n.idsym, basename(n.dsym)),)),
             Scenario("absent name", lambda n: (readlink(~n.none, fails=ENOENT),)),
             Scenario("dangling symlink", lambda n: (readlink(~n.dangling, basename(n.none)),)),
             # The classical suite has these two twice; its numbers are kept.

@@ -153,9 +153,7 @@ def full_directories(n: Names) -> Operations:
 def remove_full_directories(n: Names) -> Operations:
     """Remove each directory with its file; the one at the gap is absent."""
     names = [(n[FIRST_SET + i].nodir, i == GAP) for i in range(RING)]
-    return chain(
-        (rmdir(name, ENOENT),) if absent else (unlink(name / "a"), rmdir(name)) for name, absent in names
-    )
+    return chain((rmdir(name, ENOENT),) if absent else (unlink(name / "a"), rmdir(name)) for name, absent in names)
 
 
 DIRECTORIES = (
@@ -180,9 +178,7 @@ DIRECTORIES = (
             ),
             Scenario(
                 "read the files where they are now",
-                lambda n: [
-                    holds(n[FIRST_SET + i].nodir / "a", b"abcd%d" % origin) for i, origin in ENDS.items()
-                ],
+                lambda n: [holds(n[FIRST_SET + i].nodir / "a", b"abcd%d" % origin) for i, origin in ENDS.items()],
             ),
             Scenario("remove files and directories", remove_full_directories),
         ),
@@ -208,9 +204,7 @@ def read_links_to_directories(n: Names) -> Operations:
 def remove_links_to_directories(n: Names) -> Operations:
     """rmdir does not remove a symlink, unlink does; the one at the gap is absent."""
     names = [(n[FIRST_SET + i].dsym, i == GAP) for i in range(8)]
-    return chain(
-        (unlink(name, ENOENT),) if absent else (rmdir(name, ENOTDIR), unlink(name)) for name, absent in names
-    )
+    return chain((unlink(name, ENOENT),) if absent else (rmdir(name, ENOTDIR), unlink(name)) for name, absent in names)
 
 
 SYMLINKS = (

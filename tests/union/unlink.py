@@ -84,9 +84,7 @@ GROUPS = (
                 ),
             ),
             Scenario("absent name", lambda n: (unlink(~n.none, ENOENT), unlink(~n.none, ENOENT))),
-            Scenario(
-                "dangling symlink, then again", lambda n: (unlink(~n.dangling), unlink(~n.dangling, ENOENT))
-            ),
+            Scenario("dangling symlink, then again", lambda n: (unlink(~n.dangling), unlink(~n.dangling, ENOENT))),
             # The classical suite has these two twice; its numbers are kept.
             Scenario(
                 "another dangling symlink, then again",

@@ -312,5 +312,3 @@ def size(path: Name, size: int) -> Size:
 
 def rmtree(path: Name) -> RemoveTree:
     return RemoveTree(path=path)
-
-

@@ -63,15 +63,17 @@ def tree() -> Directory:
     inheriting = Directory(
         {"old": File(b"old"), "olddir": Directory({"in": File(b"in")})}, 0o777, xattrs={DEFAULT: INHERITED}
     )
-    return Directory({
-        "file": File(b"lower"),
-        "private": File(b"lower", 0o640, xattrs=with_acl),
-        "dir": Directory({"in": File(b"in", 0o640, xattrs=with_acl)}),
-        "inheriting": inheriting,
-        "both": Directory({}, 0o770, xattrs={ACCESS: INHERITED, DEFAULT: INHERITED}),
-        "link": Symlink("file"),
-        "fifo": Special(FIFO, 0o640, xattrs=with_acl),
-    })
+    return Directory(
+        {
+            "file": File(b"lower"),
+            "private": File(b"lower", 0o640, xattrs=with_acl),
+            "dir": Directory({"in": File(b"in", 0o640, xattrs=with_acl)}),
+            "inheriting": inheriting,
+            "both": Directory({}, 0o770, xattrs={ACCESS: INHERITED, DEFAULT: INHERITED}),
+            "link": Symlink("file"),
+            "fifo": Special(FIFO, 0o640, xattrs=with_acl),
+        }
+    )
 
 
 KINDS: tuple[tuple[str, str, Callable[[Name], Operations], str], ...] = (

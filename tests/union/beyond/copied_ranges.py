@@ -37,11 +37,13 @@ BLOCK = 4096
 ONE = b"".join(b"%07d\n" % line for line in range(2048))  # 16 KiB
 TWO = b"".join(b"%07x\n" % (line + 0x8000) for line in range(2048))
 SAME = ONE[:BLOCK] + TWO[BLOCK:]  # shares its first block with ONE and the others with TWO
-FILES = Directory({
-    f"{name}{number}": File(content)
-    for number in range(FIRST_SET, FIRST_SET + 12)
-    for name, content in (("one", ONE), ("two", TWO), ("same", SAME))
-})
+FILES = Directory(
+    {
+        f"{name}{number}": File(content)
+        for number in range(FIRST_SET, FIRST_SET + 12)
+        for name, content in (("one", ONE), ("two", TWO), ("same", SAME))
+    }
+)
 COPIES: tuple[How, ...] = ("copy_file_range", "sendfile", "splice", "tee")
 
 
@@ -272,6 +274,7 @@ REFUSED = (
         ),
     ),
 )
+
 
 def _clone(upper: Path) -> OSError | None:
     paths = upper / "source", upper / "target"

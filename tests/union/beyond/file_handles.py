@@ -106,13 +106,15 @@ def leads_nowhere(n: Names, path: Name) -> tuple[Operation, ...]:
 
 
 TWINS = 12
-LOWER = Directory({
-    **reference_top("top", TWINS).entries,
-    # A file with one name in lower shows two links once it was copied up and its inode is read anew: the
-    # index counts as a name. Those that are looked at cold after a copy-up have a second name in lower.
-    **{f"twin{n}": HardLink(f"foo{n}") for n in range(FIRST_SET, FIRST_SET + TWINS)},
-    **{f"twin_b{n}": HardLink(f"dir{n}/pop/b") for n in range(FIRST_SET, FIRST_SET + TWINS)},
-})
+LOWER = Directory(
+    {
+        **reference_top("top", TWINS).entries,
+        # A file with one name in lower shows two links once it was copied up and its inode is read anew: the
+        # index counts as a name. Those that are looked at cold after a copy-up have a second name in lower.
+        **{f"twin{n}": HardLink(f"foo{n}") for n in range(FIRST_SET, FIRST_SET + TWINS)},
+        **{f"twin_b{n}": HardLink(f"dir{n}/pop/b") for n in range(FIRST_SET, FIRST_SET + TWINS)},
+    }
+)
 
 
 def twin(n: Names) -> Name:
@@ -381,6 +383,7 @@ RENAMED = (
         ),
     ),
 )
+
 
 def exports(lower: Path, upper: Path) -> str | None:
     for layer in (lower, upper):

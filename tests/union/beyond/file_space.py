@@ -244,9 +244,9 @@ LARGE = {
     "data and holes in turn": (DATA + bytes(CHUNK)) * 24,
     "data alone, not whole blocks": DATA * 40 + DATA[:123],
 }
-SPARSE = Directory({
-    f"file{number}": File(content) for number, content in enumerate((*LARGE.values(), *LARGE.values()), FIRST_SET)
-})
+SPARSE = Directory(
+    {f"file{number}": File(content) for number, content in enumerate((*LARGE.values(), *LARGE.values()), FIRST_SET)}
+)
 
 
 def copied_up(words: str, content: bytes) -> Scenario:
@@ -312,10 +312,12 @@ def _no_extents(lower: Path, upper: Path) -> str | None:
 # a full upper ---------------------------------------------------------------------------------------
 
 SPARE = 256 * KIB
-FULL = Directory({
-    **{f"file{number}": File(DATA * 16) for number in range(FIRST_SET, FIRST_SET + 4)},
-    **{f"small{number}": File(C0) for number in range(FIRST_SET, FIRST_SET + 4)},
-})
+FULL = Directory(
+    {
+        **{f"file{number}": File(DATA * 16) for number in range(FIRST_SET, FIRST_SET + 4)},
+        **{f"small{number}": File(C0) for number in range(FIRST_SET, FIRST_SET + 4)},
+    }
+)
 
 
 def squeezed(n: Names) -> tuple[Operation, ...]:
@@ -356,9 +358,7 @@ NO_SPACE = (
         "mode of a large lower file changed",
         lambda n: (
             *squeezed(n),
-            Attempt(
-                path=file(n), what=ChangeMode(path=file(n), mode=0o600), returns="success", on_lower="ENOSPC"
-            ),
+            Attempt(path=file(n), what=ChangeMode(path=file(n), mode=0o600), returns="success", on_lower="ENOSPC"),
             *reads_whole(file(n), DATA * 16),
             relaxed(n),
         ),
@@ -383,6 +383,7 @@ NO_SPACE = (
         ),
     ),
 )
+
 
 def _can_be_filled(lower: Path, upper: Path) -> str | None:
     if upper.stat().st_dev == lower.stat().st_dev:

@@ -44,11 +44,13 @@ Operations = Sequence[Operation]
 
 
 def tree() -> Directory:
-    return Directory({
-        "file": File(b"lower"),
-        "noatime": File(b"lower", flags=NOATIME),
-        "dir": Directory({"in": File(b"in"), "sub": Directory({"deep": File(b"deep")})}),
-    })
+    return Directory(
+        {
+            "file": File(b"lower"),
+            "noatime": File(b"lower", flags=NOATIME),
+            "dir": Directory({"in": File(b"in"), "sub": Directory({"deep": File(b"deep")})}),
+        }
+    )
 
 
 def fixed() -> Directory:

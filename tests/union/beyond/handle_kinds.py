@@ -48,10 +48,12 @@ from union.scenario import Group, Need, Scenario, When
 NOT_EXPORTED = (("nfs_export", "off"),)
 
 UPPERMOST = Directory({f"dir{n}": Directory() for n in range(FIRST_SET, FIRST_SET + 3)})
-LOWERMOST = Directory({
-    f"dir{n}": Directory({"mid": Directory({"deep": Directory({"file": File(C0)})})})
-    for n in range(FIRST_SET, FIRST_SET + 3)
-})
+LOWERMOST = Directory(
+    {
+        f"dir{n}": Directory({"mid": Directory({"deep": Directory({"file": File(C0)})})})
+        for n in range(FIRST_SET, FIRST_SET + 3)
+    }
+)
 
 # A directory whose parent comes from a layer further up cannot be found from its own layer once the parent is
 # renamed: one above it is copied up when it is encoded.

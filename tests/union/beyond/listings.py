@@ -54,26 +54,32 @@ def files(prefix: str, numbers: range) -> dict[str, Node]:
 def upper_half() -> Directory:
     """The upper one of two lower layers: it shares half of the names, hides some and has some alone."""
     hidden: dict[str, Node] = {f"both{number:03}": Whiteout() for number in range(0, SOME, 8)}
-    return Directory({
-        "merged": Directory({**files("both", range(SOME // 2)), **files("top", range(SOME // 2)), **hidden}),
-        "mixed": Directory({"one": File(b"top"), "two": Symlink("x"), "hidden": Whiteout(), "six": Directory()}),
-    })
+    return Directory(
+        {
+            "merged": Directory({**files("both", range(SOME // 2)), **files("top", range(SOME // 2)), **hidden}),
+            "mixed": Directory({"one": File(b"top"), "two": Symlink("x"), "hidden": Whiteout(), "six": Directory()}),
+        }
+    )
 
 
 def lower_half() -> Directory:
-    return Directory({
-        "merged": Directory(files("both", range(SOME))),
-        "single": Directory(files("both", range(SOME))),
-        "other": Directory({"moved": File(b"moved"), "moveddir": Directory({"in": File(b"in")})}),
-        "mixed": Directory({
-            "one": Directory({"gone": File()}),
-            "hidden": File(),
-            "three": Special(S_IFIFO),
-            "four": Special(S_IFSOCK),
-            "five": Special(S_IFCHR, rdev=os.makedev(1, 3)),
-            "six": File(b"hidden by a directory"),
-        }),
-    })
+    return Directory(
+        {
+            "merged": Directory(files("both", range(SOME))),
+            "single": Directory(files("both", range(SOME))),
+            "other": Directory({"moved": File(b"moved"), "moveddir": Directory({"in": File(b"in")})}),
+            "mixed": Directory(
+                {
+                    "one": Directory({"gone": File()}),
+                    "hidden": File(),
+                    "three": Special(S_IFIFO),
+                    "four": Special(S_IFSOCK),
+                    "five": Special(S_IFCHR, rdev=os.makedev(1, 3)),
+                    "six": File(b"hidden by a directory"),
+                }
+            ),
+        }
+    )
 
 
 @dataclass(frozen=True, slots=True)

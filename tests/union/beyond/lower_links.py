@@ -42,13 +42,15 @@ Operations = Sequence[Operation]
 
 
 def tree() -> Directory:
-    return Directory({
-        "a": File(b"lower", xattrs={"user.test": b"1"}),
-        "b": HardLink("a"),
-        "dir": Directory({"c": HardLink("../a"), "other": File(b"other")}),
-        "fifo": Special(0o010000),
-        "fifo2": HardLink("fifo"),
-    })
+    return Directory(
+        {
+            "a": File(b"lower", xattrs={"user.test": b"1"}),
+            "b": HardLink("a"),
+            "dir": Directory({"c": HardLink("../a"), "other": File(b"other")}),
+            "fifo": Special(0o010000),
+            "fifo2": HardLink("fifo"),
+        }
+    )
 
 
 def symlinks() -> Directory:

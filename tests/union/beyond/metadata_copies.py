@@ -40,19 +40,23 @@ SIZE = len(TEXT)
 
 def top() -> Directory:
     """Metadata over a file, and over metadata below."""
-    return Directory({
-        "twice": File(HOLLOW, 0o600, xattrs={METACOPY: b"", "user.test": b"top"}),
-        "renamed": File(HOLLOW, 0o640, xattrs={METACOPY: b"", REDIRECT: b"original"}),
-        "original": Whiteout(),
-        "plain": File(b"of the top"),
-    })
+    return Directory(
+        {
+            "twice": File(HOLLOW, 0o600, xattrs={METACOPY: b"", "user.test": b"top"}),
+            "renamed": File(HOLLOW, 0o640, xattrs={METACOPY: b"", REDIRECT: b"original"}),
+            "original": Whiteout(),
+            "plain": File(b"of the top"),
+        }
+    )
 
 
 def middle() -> Directory:
-    return Directory({
-        "once": File(HOLLOW, 0o604, 3, 4, {METACOPY: b""}),
-        "twice": File(HOLLOW, 0o700, xattrs={METACOPY: b"", "user.test": b"middle"}),
-    })
+    return Directory(
+        {
+            "once": File(HOLLOW, 0o604, 3, 4, {METACOPY: b""}),
+            "twice": File(HOLLOW, 0o700, xattrs={METACOPY: b"", "user.test": b"middle"}),
+        }
+    )
 
 
 def bottom() -> Directory:

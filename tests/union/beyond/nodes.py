@@ -83,11 +83,13 @@ PLACES = (
 
 
 def tree() -> Directory:
-    return Directory({
-        "dir": Directory({"file": File(b"lower"), "sub": Directory({"deep": File(b"deep")})}),
-        "link": Symlink("dir"),
-        "dangling": Symlink("dir/nowhere"),
-    })
+    return Directory(
+        {
+            "dir": Directory({"file": File(b"lower"), "sub": Directory({"deep": File(b"deep")})}),
+            "link": Symlink("dir"),
+            "dangling": Symlink("dir/nowhere"),
+        }
+    )
 
 
 def made(kind: Kind, where: Where) -> Scenario:

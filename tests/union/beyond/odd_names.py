@@ -62,11 +62,13 @@ NAMES: tuple[tuple[str, str], ...] = (
 
 
 def tree(name: str) -> Directory:
-    return Directory({
-        "files": Directory({name: File(b"odd"), "file": File(b"usual")}),
-        "dirs": Directory({name: Directory({name: File(b"deep")}), "dir": Directory()}),
-        "links": Directory({name: Symlink(name), "file": Symlink("../files/file")}),
-    })
+    return Directory(
+        {
+            "files": Directory({name: File(b"odd"), "file": File(b"usual")}),
+            "dirs": Directory({name: Directory({name: File(b"deep")}), "dir": Directory()}),
+            "links": Directory({name: Symlink(name), "file": Symlink("../files/file")}),
+        }
+    )
 
 
 def used(words: str, name: str) -> Scenario:

@@ -278,9 +278,7 @@ DIRECT_IO = Need("O_DIRECT on both layers", _direct, frozenset({"squashfs"}))
 
 GROUPS = (
     Group("open-flags-changed", "Change the flags of a descriptor with fcntl before and after copy-up.", CHANGED),
-    Group(
-        "open-direct", "Read and write with O_DIRECT.", DIRECTLY, needs=(DIRECT_IO,)
-    ),
+    Group("open-direct", "Read and write with O_DIRECT.", DIRECTLY, needs=(DIRECT_IO,)),
     Group("open-path", "Hold objects with O_PATH.", BY_PATH),
     Group("open-nofollow", "Open with O_NOFOLLOW.", NOT_FOLLOWED),
 )

@@ -53,21 +53,23 @@ FIFO = 0o010000
 
 
 def tree() -> Directory:
-    return Directory({
-        "file": File(b"lower"),
-        "public": File(b"lower", 0o666),
-        "program": File(b"lower", 0o6777),
-        "locked": File(b"lower", 0o2666),  # sgid without group execution
-        "fifo": Special(FIFO, 0o666),
-        "dir": Directory({"in": File(b"in"), "sub": Directory({"deep": File(b"deep", 0o666)})}),
-        "link": Symlink("file"),
-        "dirlink": Symlink("dir"),
-        "dangling": Symlink("nowhere"),
-        "group": Directory({"old": File(b"old"), "olddir": Directory()}, 0o2777),
-        "tmp": Directory(
-            {"theirs": File(b"theirs", 0o666), "theirdir": Directory({}, 0o777), "theirlink": Symlink("x")}, 0o1777
-        ),
-    })
+    return Directory(
+        {
+            "file": File(b"lower"),
+            "public": File(b"lower", 0o666),
+            "program": File(b"lower", 0o6777),
+            "locked": File(b"lower", 0o2666),  # sgid without group execution
+            "fifo": Special(FIFO, 0o666),
+            "dir": Directory({"in": File(b"in"), "sub": Directory({"deep": File(b"deep", 0o666)})}),
+            "link": Symlink("file"),
+            "dirlink": Symlink("dir"),
+            "dangling": Symlink("nowhere"),
+            "group": Directory({"old": File(b"old"), "olddir": Directory()}, 0o2777),
+            "tmp": Directory(
+                {"theirs": File(b"theirs", 0o666), "theirdir": Directory({}, 0o777), "theirlink": Symlink("x")}, 0o1777
+            ),
+        }
+    )
 
 
 # chown --------------------------------------------------------------------------------------------

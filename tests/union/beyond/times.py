@@ -43,14 +43,16 @@ LOWER = 1_111_111_111_000_000_000  # squashfs has whole seconds
 
 
 def tree() -> Directory:
-    return Directory({
-        "file": File(b"lower", mtime=LOWER),
-        "public": File(b"lower", 0o666, mtime=LOWER),
-        "dir": Directory({"in": File(b"in", mtime=LOWER)}, mtime=LOWER),
-        "link": Symlink("file", mtime=LOWER),
-        "dangling": Symlink("nowhere"),
-        "fifo": Special(0o010000, mtime=LOWER),
-    })
+    return Directory(
+        {
+            "file": File(b"lower", mtime=LOWER),
+            "public": File(b"lower", 0o666, mtime=LOWER),
+            "dir": Directory({"in": File(b"in", mtime=LOWER)}, mtime=LOWER),
+            "link": Symlink("file", mtime=LOWER),
+            "dangling": Symlink("nowhere"),
+            "fifo": Special(0o010000, mtime=LOWER),
+        }
+    )
 
 
 @dataclass(frozen=True, slots=True)

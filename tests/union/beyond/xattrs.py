@@ -56,20 +56,22 @@ def several(text: bytes) -> dict[str, bytes]:
 
 def tree() -> Directory:
     many = {f"user.many{number}": b"v" * (number * 9) for number in range(10)}
-    return Directory({
-        "file": File(b"lower"),
-        "public": File(b"lower", 0o666, xattrs={"user.lower": b"1"}),
-        "secret": File(b"lower", 0o600, xattrs={"user.lower": b"1"}),
-        "rich": File(b"rich", xattrs=several(BINARY)),
-        "many": File(b"many", xattrs=many),
-        "program": File(b"program", 0o755, xattrs={"security.capability": capability()}),
-        "dir": Directory({"in": File(b"in"), "sub": Directory({"deep": File(b"deep")})}),
-        "richdir": Directory({"in": File(b"in")}, xattrs=several(b"dir")),
-        "tmp": Directory({"mine": File(b"")}, 0o1777),
-        "link": Symlink("file"),
-        "richlink": Symlink("dir", xattrs={"trusted.lower": b"link"}),
-        "fifo": Special(0o010000, xattrs={"trusted.lower": b"fifo"}),
-    })
+    return Directory(
+        {
+            "file": File(b"lower"),
+            "public": File(b"lower", 0o666, xattrs={"user.lower": b"1"}),
+            "secret": File(b"lower", 0o600, xattrs={"user.lower": b"1"}),
+            "rich": File(b"rich", xattrs=several(BINARY)),
+            "many": File(b"many", xattrs=many),
+            "program": File(b"program", 0o755, xattrs={"security.capability": capability()}),
+            "dir": Directory({"in": File(b"in"), "sub": Directory({"deep": File(b"deep")})}),
+            "richdir": Directory({"in": File(b"in")}, xattrs=several(b"dir")),
+            "tmp": Directory({"mine": File(b"")}, 0o1777),
+            "link": Symlink("file"),
+            "richlink": Symlink("dir", xattrs={"trusted.lower": b"link"}),
+            "fifo": Special(0o010000, xattrs={"trusted.lower": b"fifo"}),
+        }
+    )
 
 
 @dataclass(frozen=True, slots=True)
