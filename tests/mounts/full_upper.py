@@ -16,7 +16,7 @@ from union import filecalls
 from union.faults import Call, Injector
 from union.namecalls import RENAME_EXCHANGE
 from union.portrait import portrait
-from union.scenario import Group, Trial
+from union.scenario import Group, Trial, When
 from union.shortage import Inodes, Pages, Protection
 from union.stand import Stand
 from union.witness import is_opaque
@@ -130,16 +130,19 @@ GROUPS = (
     Group(
         "full-upper-inodes",
         "Change the union while upper has no room for the next inode.",
+        when=When.WITHOUT_DETACH,
         trials=tuple(hindered(change, Inodes, FULL) for change in CHANGES),
     ),
     Group(
         "protected-upper",
         "Change the union while directories of upper are immutable or append-only.",
+        when=When.WITHOUT_DETACH,
         trials=tuple(hindered(known(change), Protection, PROTECTED) for change in CHANGES),
     ),
     Group(
         "full-upper-pages",
         "Change the union while upper has no room for the next page.",
+        when=When.WITHOUT_DETACH,
         trials=(
             pages("copy up data", opened("big", W)),
             pages("copy up data with fsync", chown("big"), "fsync=strict"),

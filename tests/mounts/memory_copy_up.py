@@ -9,7 +9,7 @@ from typing import Final
 from datasets.tree import IMMUTABLE, NOATIME, Directory, File
 from tests.mounts.out_of_memory import TEXT, both, chown, cold, disturbed, opened
 from union import namecalls
-from union.scenario import Group
+from union.scenario import Group, When
 
 W, TRUNC = os.O_WRONLY, os.O_WRONLY | os.O_TRUNC
 METACOPY: Final = "metacopy=on,redirect_dir=on"
@@ -30,6 +30,7 @@ GROUPS = (
     Group(
         "memory-copy-up",
         "Copy up with memory that runs out at each allocation.",
+        when=When.WITHOUT_DETACH,
         trials=(
             disturbed("a file with xattrs and an ACL", chown("file")),
             disturbed("a file's data", opened("file", W)),

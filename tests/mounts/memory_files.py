@@ -14,7 +14,7 @@ from datasets.tree import NOATIME
 from tests.mounts.out_of_memory import DEFAULT_ACL, both, chown, cold, disturbed, opened
 from union import filecalls, namecalls
 from union.faults import Call
-from union.scenario import Group
+from union.scenario import Group, When
 
 RW: Final = os.O_RDWR
 MORE: Final = acl("u::rw-,u:3:r--,u:4:r--,g::r--,m::r--,o::r--")
@@ -122,6 +122,7 @@ GROUPS = (
     Group(
         "memory-files",
         "Write to files with memory that runs out at each allocation.",
+        when=When.WITHOUT_DETACH,
         trials=(
             disturbed("write", on("file", write)),
             disturbed("write to a copied file", on("file", write), before=cold(chown("file"))),

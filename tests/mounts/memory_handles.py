@@ -13,7 +13,7 @@ from tests.mounts.out_of_memory import COPY_UP, LOWER, both, chown, cold, distur
 from union import filecalls
 from union.faults import Call
 from union.filecalls import FileHandle
-from union.scenario import Group, Trial
+from union.scenario import Group, Trial, When
 
 EXPORT: Final = "index=on,nfs_export=on"
 # A handle that cannot be encoded has no size; one that cannot be decoded is stale.
@@ -89,6 +89,7 @@ GROUPS = (
     Group(
         "memory-handles",
         "Make and open file handles with memory that runs out at each allocation.",
+        when=When.WITHOUT_DETACH,
         trials=(
             encodes("handle of a lower file", "dir/file"),
             encodes("handle of a lower directory", "dir"),

@@ -16,7 +16,7 @@ from tests.mounts.out_of_memory import LOWER, NO_MEMORY, chown, declared, unlink
 from union import syscalls
 from union.faults import MOST, Call, Met, Slab
 from union.portrait import Portrait, differences, portrait
-from union.scenario import Group, Trial
+from union.scenario import Group, Trial, When
 from union.stand import OVERLAY, Stand, errno_name
 
 LAYERS: Final = "lowerdir={l},upperdir={u},workdir={w}"
@@ -130,6 +130,7 @@ GROUPS = (
     Group(
         "memory-mount",
         "Mount with memory that runs out at each allocation.",
+        when=When.WITHOUT_DETACH,
         trials=(
             mounts("with redirects", "redirect_dir=on", says=(NO_REDIRECT, NO_UUID)),
             mounts("with metadata copies", "metacopy=on", says=(NO_REDIRECT, NO_METACOPY, NO_UUID)),

@@ -26,7 +26,7 @@ from tests.mounts.out_of_memory import (
 )
 from union.faults import Call
 from union.namecalls import RENAME_EXCHANGE, RENAME_NOREPLACE
-from union.scenario import Group
+from union.scenario import Group, When
 
 NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 INDEX: Final = "index=on"
@@ -148,7 +148,22 @@ MOVING = (
 )
 
 GROUPS = (
-    Group("memory-new-names", "Make names with memory that runs out at each allocation.", trials=COMING),
-    Group("memory-removal", "Remove names with memory that runs out at each allocation.", trials=GOING),
-    Group("memory-rename", "Rename with memory that runs out at each allocation.", trials=MOVING),
+    Group(
+        "memory-new-names",
+        "Make names with memory that runs out at each allocation.",
+        when=When.WITHOUT_DETACH,
+        trials=COMING,
+    ),
+    Group(
+        "memory-removal",
+        "Remove names with memory that runs out at each allocation.",
+        when=When.WITHOUT_DETACH,
+        trials=GOING,
+    ),
+    Group(
+        "memory-rename",
+        "Rename with memory that runs out at each allocation.",
+        when=When.WITHOUT_DETACH,
+        trials=MOVING,
+    ),
 )

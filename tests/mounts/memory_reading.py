@@ -28,7 +28,7 @@ from tests.mounts.out_of_memory import (
 )
 from union import namecalls
 from union.faults import Call
-from union.scenario import Group, Trial
+from union.scenario import Group, Trial, When
 
 UPPER: Final[Mapping[str, Node]] = {
     "dir": Directory({"of upper": File(b"u"), "file": Whiteout()}),
@@ -122,6 +122,7 @@ GROUPS = (
     Group(
         "memory-reading",
         "Look at the union with memory that runs out at each allocation.",
+        when=When.WITHOUT_DETACH,
         trials=(
             looks("stat of a lower file", stat("dir/file")),
             looks("stat of a copied file", stat("dir/file"), cold(chown("dir/file"))),

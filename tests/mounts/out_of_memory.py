@@ -43,7 +43,7 @@ LOWER: Final = Directory({
 def disturbed(
     label: str,
     call: Call,
-    lower: Directory = LOWER,
+    lower: Directory | None = None,
     *,
     upper: Mapping[str, Node] | None = None,
     middle: Mapping[str, Node] | None = None,
@@ -54,7 +54,16 @@ def disturbed(
     kept: Call | None = None,
     injector: Callable[[Stand], Injector] = Slab,
 ) -> Trial:
-    """Each allocation of the call fails once, see `union.faults`."""
+    """Each allocation of the call fails once, see `union.faults`.
+
+    Without `lower` that is LOWER, of which, and of `upper`, only what the calls name is made: a layer has dozens of
+    copies.
+    """
+    if lower is None:
+        named = {"fifo"}.union(*(_named(one) for one in (call, before, settle, kept)))  # it is in nobody's way
+        named |= {"one", "two"} if named & {"one", "two"} else set()
+        lower = Directory({name: node for name, node in LOWER.entries.items() if name in named})
+        upper = upper and {name: node for name, node in upper.items() if name in named}
     above = Directory(upper) if upper is not None else None
     between = Directory(middle) if middle is not None else None
     what = Disturbed(call, lower, above, between, options, before, errors, settle, kept)
@@ -64,6 +73,18 @@ def disturbed(
         each_allocation(stand, injector(stand), what)
 
     return Trial(label, work, *declared())
+
+
+def _named(thing: object) -> set[str]:
+    """The names in the top directory that a call, made by the functions below, was given or holds itself."""
+    if isinstance(thing, str):
+        return {thing.partition("/")[0]}
+    if isinstance(thing, tuple):
+        return set().union(*map(_named, thing))
+    if not inspect.isfunction(thing):
+        return set()
+    cells = [cell.cell_contents for cell in thing.__closure__ or ()]
+    return set().union(*map(_named, (*cells, *(c.strip("/") for c in thing.__code__.co_consts if isinstance(c, str)))))
 
 
 def declared() -> tuple[int, str]:
