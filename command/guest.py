@@ -49,7 +49,7 @@ def capture(options: Options, kernel: str, arguments: list[str]) -> tuple[int, s
 def _boot(options: Options, kernel: str, arguments: list[str], out: Sink, err: Sink) -> int:
     """Raises SetupError when the guest does not bring its command to an end, UsageError for a bad kernel."""
     binary = build(kernel, options.kernel_source).path if kernel in recipe.names() else Path(kernel)
-    guest = UmlGuest(binary, log_dir=options.log_dir)
+    guest = UmlGuest(binary, log_dir=options.log_dir, cpus=options.cpus)
     if options.configuration.detach or options.action == "controls":
         native.ensure_programs()
     _compile()

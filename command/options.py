@@ -58,6 +58,7 @@ class Options:
     choice: Choice
     kernel: str
     kernel_source: Path | None
+    cpus: int  # of a guest
     log_dir: Path | None
     results: Path | None  # the directory for reports
     repeat: int  # how often the whole run is carried out
@@ -169,6 +170,8 @@ def _add_kernel(parser: argparse.ArgumentParser) -> None:
         "6.12, 7.2: built here with the reference patch; stock-6.12, stock-7.2: without it; "
         "PATH: a user-mode Linux binary",
     )
+    kernel.add_argument("--cpus", type=int, default=1, metavar="N", help="of the guest, if its kernel can: default "
+                        "1, as a run does one thing after the other and two CPUs wait for each other")
     kernel.add_argument("--kernel-source", type=Path, metavar="DIR|TARBALL", help="build from this source")
 
 
@@ -191,6 +194,7 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> O
         choice=choice,
         kernel=args.kernel,
         kernel_source=args.kernel_source,
+        cpus=args.cpus,
         log_dir=args.log_dir,
         results=_results(args, action),
         repeat=_repeat(args, action),

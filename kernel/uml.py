@@ -27,7 +27,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from kernel.console import Console
 from kernel.cpus import own_cpus
@@ -46,6 +46,28 @@ _UNITS = {"M": 1 << 20, "G": 1 << 30}
 
 def _complain(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
+
+
+class _Try(NamedTuple):
+    """With how many CPUs a guest is booted, and how it runs its processes: by seccomp, or traced with ptrace."""
+
+    cpus: int
+    seccomp: bool
+
+    def __str__(self) -> str:
+        return f"{self.cpus} CPUs" if self.cpus > 1 else "1, traced" if not self.seccomp else "1 and seccomp"
+
+
+def _tries(cpus: int | None, most: int) -> tuple[_Try, ...]:
+    """What is tried one after the other for a kernel that can have `most` CPUs.
+
+    Every kernel can trace, but not with several CPUs; a kernel for several can do with seccomp, which is faster.
+    """
+    if most == 1:
+        return (_Try(1, False),)
+    if cpus is None:
+        return (_Try(_CPUS, True), _Try(1, False))
+    return (_Try(cpus, True),) if cpus > 1 else (_Try(1, True), _Try(1, False))
 
 
 class UmlGuest:
@@ -82,7 +104,7 @@ class UmlGuest:
         most = self.most_cpus()
         if cpus is not None and not 1 <= cpus <= most:
             raise UsageError(f"{cpus} CPUs: this kernel can have {most}")
-        self._tries = (cpus,) if cpus else (_CPUS, 1) if most >= _CPUS else (1,)
+        self._tries = _tries(cpus, most)
 
     def release(self) -> str:
         """The kernel's release (`6.12.117`), as `linux --version` prints it; `UsageError` for anything else."""
@@ -135,30 +157,30 @@ class UmlGuest:
         # A directory that must stay visible itself cannot be covered.
         spec["covered"] = [name for name in spec["covered"] if name not in spec["visible"]]
         *others, last = self._tries
-        for cpus in others:
-            result = self._boot(spec, cpus, time_limit, boot_limit, on_stdout, on_stderr)
+        for how in others:
+            result = self._boot(spec, how, time_limit, boot_limit, on_stdout, on_stderr)
             if result.outcome is not Outcome.NOT_BOOTED:
                 return result
-            self._say(f"guest: it does not boot with {cpus} CPUs, trying {last}: {result.explain()}")
+            self._say(f"guest: it does not boot with {how}, trying {last}: {result.explain()}")
         return self._boot(spec, last, time_limit, boot_limit, on_stdout, on_stderr)
 
     def _boot(
         self,
         spec: dict[str, Any],
-        cpus: int,
+        how: _Try,
         time_limit: float | None,
         boot_limit: float,
         on_stdout: Sink | None,
         on_stderr: Sink | None,
     ) -> GuestResult:
-        """One boot with `cpus` CPUs, to its end."""
+        """One boot, to its end."""
         with contextlib.ExitStack() as stack:
             private = stack.enter_context(_private_dir())
             log = _console_log(self._log_dir, private.path.name)
             console = stack.enter_context(Console(log))
-            _write_boot_files(private.path, {**spec, "cpus": cpus})
-            host_cpus = stack.enter_context(own_cpus(cpus if self._spread else 1))
-            argv = self._argv(private.path, cpus)
+            _write_boot_files(private.path, {**spec, "cpus": how.cpus})
+            host_cpus = stack.enter_context(own_cpus(how.cpus if self._spread else 1))
+            argv = self._argv(private.path, how)
             process = stack.enter_context(_Process(argv, self.memory_dir(), host_cpus, private.lock))
             watch = _Watch(process, console, on_stdout, on_stderr)
             watch.until_over(boot_limit, time_limit)
@@ -173,17 +195,19 @@ class UmlGuest:
                 return name
         raise SetupError(f"no directory with {self.memory} free where memory may be executed: {', '.join(tried)}")
 
-    def _argv(self, private: Path, cpus: int) -> list[str]:
+    def _argv(self, private: Path, how: _Try) -> list[str]:
         return [
             str(self.binary),
             f"mem={self.memory}",
-            # Tracing with ptrace, as every kernel can, does not go together with several CPUs.
-            *([f"ncpus={cpus}", "seccomp=on"] if cpus > 1 else []),
+            *([f"ncpus={how.cpus}"] if how.cpus > 1 else []),
+            *(["seccomp=on"] if how.seccomp else []),
             f"uml_dir={private}/",
             "rootfstype=hostfs",
             "rootflags=/",
             "ro",
             "panic=-1",
+            # Every unmount waits for a grace period, of one or two ticks if nobody hurries.
+            "rcupdate.rcu_expedited=1",
             "con=null",
             "con0=null,fd:{console}",
             "con1=null,fd:{status}",

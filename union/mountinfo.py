@@ -55,4 +55,6 @@ def _parse(line: str) -> Mount:
 
 
 def _plain(text: str) -> str:
+    if "\\" not in text:
+        return text
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)

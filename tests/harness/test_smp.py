@@ -90,11 +90,24 @@ def test_one_that_does_not_come_up_with_two_gets_one_unless_two_were_asked_for(b
     result, _ = python(UmlGuest(deaf, log_dir=tmp_path, say=said.append), "")
     assert (result.status, result.cpus) == (0, 1)
     [line] = said
-    assert line.startswith("guest: it does not boot with 2 CPUs, trying 1: the guest did not boot: 1 of 2 CPUs came up")
+    assert line.startswith("guest: it does not boot with 2 CPUs, trying 1, traced: the guest did not boot: 1 of 2 CPUs")
     result, _ = python(UmlGuest(deaf, log_dir=tmp_path, cpus=2, say=said.append), "")
     assert (result.outcome, result.cpus) == (Outcome.NOT_BOOTED, None)
     assert "1 of 2 CPUs came up" in result.reason
     assert len(said) == 1
+
+
+def test_one_that_is_asked_for_one_cpu_runs_by_seccomp_if_it_can(binary: Path, single: Path, tmp_path: Path) -> None:
+    deaf = program(tmp_path / "k", f'#!/bin/bash\nfor w; do [ $w = seccomp=on ] && exit 1; done\nexec {binary} "$@"\n')
+    said: list[str] = []
+    result, out = python(UmlGuest(deaf, log_dir=tmp_path, cpus=1, say=said.append), ON_BOTH)
+    assert (result.cpus, out) == (1, "1 [0]\n")
+    assert [line.partition(": the guest")[0] for line in said] == [
+        "guest: it does not boot with 1 and seccomp, trying 1, traced"
+    ]
+    for kernel in (binary, single):
+        result, out = python(UmlGuest(kernel, log_dir=tmp_path, cpus=1, say=said.append), ON_BOTH)
+        assert (result.cpus, out, len(said)) == (1, "1 [0]\n", 1)
 
 
 def test_guests_get_host_cpus_of_their_own_while_there_are_some(
