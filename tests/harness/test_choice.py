@@ -203,6 +203,12 @@ def test_a_mistake_in_the_file_is_told(text: str, why: str, tmp_path: Path) -> N
     parse(["--ov", f"--exclude-file={tmp_path}/known"], {})
 
 
+def test_what_cannot_be_copied_up_is_not_spread_over_rotated_layers() -> None:
+    rotating = Configuration(detach=True, xino="nofollow", rotations=2)
+    picked = Choice().selection(rotating, redirects=True, tell=lambda _: None)
+    assert picked and all(group.detaches for group, _ in picked)
+
+
 # Trials ------------------------------------------------------------------------------------------
 
 BARE = (Configuration(), Configuration(detach=True, lower_fs="xfs", xino="nofollow", migrate="mail", fence=True))

@@ -106,7 +106,8 @@ def _unfit(group: Group, configuration: Configuration, redirects: bool) -> str:
     """Why a group cannot be part of a run with this configuration; empty if it can."""
     if group.trials and configuration.layers_are_chosen:
         return "mounts overlays of its own: run it with --ov or --ov --xino and nothing about layers or features"
-    if configuration.detached and not group.detaches:
+    spread = configuration.detach and bool(configuration.rotations)  # over layers by copy-up, migrated or not
+    if (configuration.detached or spread) and not group.detaches:
         return "has a lower that cannot be migrated: run it without detach"
     if configuration.plain and (len(group.lowers) > 1 or group.options):
         return "is about several lower layers or options of an overlay: run it with --ov"
