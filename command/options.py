@@ -36,7 +36,8 @@ Show whether a Linux overlay can safely lose its lower layer.
 
 EPILOG = """\
 A GROUP is a name of --list, a scenario of it (rename-file:3), a pattern ('rename-*'), or one of
-`parity` (what unionmount-testsuite has) and `beyond` (what it has not).
+`parity` (what unionmount-testsuite has), `beyond` (what it has not) and `mounts` (trials that mount
+overlays of their own).
 
 UNIONMOUNT_BASEDIR (upper layers, and lower and mount point unless named), UNIONMOUNT_LOWERDIR,
 UNIONMOUNT_MNTPOINT and UNIONMOUNT_MNTOPTIONS are those of unionmount-testsuite. Layers in a
