@@ -13,7 +13,7 @@ from types import TracebackType
 TROUBLE = re.compile(
     r"WARNING: |BUG: |Oops|general protection fault|Kernel panic|still in use|"
     r"possible (recursive|circular) locking|INFO: task .* blocked|UBSAN|KASAN|"
-    r"VFS: Busy inodes|overlayfs: .*fall(ing|s) back",
+    r"VFS: Busy inodes",
 )
 TAINTED = Path("/proc/sys/kernel/tainted")
 HARMLESS = 1 << 16  # left to distributions; Debian's kernels set it when permission events of fanotify are used

@@ -16,7 +16,7 @@ from union import overlay, syscalls
 from union.configuration import Configuration, Option, Xino
 from union.effective import effective
 from union.errors import SetupError, Unsupported
-from union.filesystems import Layer
+from union.filesystems import Layer, make
 from union.layers import LayerStack, build_layers
 from union.overlay import MountRefused, Overlay, accepts, not_in_effect
 
@@ -99,14 +99,44 @@ def test_a_refusal_has_errno_and_the_kernels_words() -> None:
 
 
 @needs_overlay
+@pytest.mark.parametrize(
+    ("option", "shown"),
+    [
+        (("xino", "on"), "off"),
+        (("index", "on"), "off"),
+        (("nfs_export", "on"), "off"),
+        (("metacopy", "on"), "off"),
+        (("redirect_dir", "on"), "nofollow"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
 @isolated
-def test_a_silent_fall_back_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_fall_back_is_a_refusal(
+    option: tuple[str, str], shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with ExitStack() as stack:
         made = layers(stack)
-        monkeypatch.setattr(Overlay, "effective_options", lambda self: {"xino": "off"})
-        with pytest.raises(MountRefused, match=r"not in effect.*xino=off"):
-            Overlay(made, [("xino", "on")]).mount()
+        monkeypatch.setattr(Overlay, "effective_options", lambda self: {option[0]: shown})
+        with pytest.raises(MountRefused, match=rf"not in effect.*{option[0]}={shown}"):
+            Overlay(made, [option]).mount()
         assert os.listdir(made.mountpoint) == []
+
+
+@needs_overlay
+@isolated
+def test_an_upper_without_file_handles_gives_no_index() -> None:
+    with ExitStack() as stack:
+        made = layers(stack)
+        at = made.scratch / "ramfs"
+        at.mkdir()
+        upper = make(stack, "ramfs", at, made.scratch, "upper")
+        for name in ("u", "w"):
+            (at / name).mkdir()
+        lesser = replace(made, upper=upper, upperdir=at / "u", workdir=at / "w")
+        with Overlay(lesser, [("redirect_dir", "nofollow")]).mounted():
+            pass
+        with pytest.raises(MountRefused, match="index=on was accepted but is not in effect"):
+            Overlay(lesser, [("index", "on"), ("redirect_dir", "nofollow")]).mount()
 
 
 @needs_overlay

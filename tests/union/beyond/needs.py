@@ -94,4 +94,24 @@ ACLS = Need(
 )
 LONG_NAMES = Need("names of 255 bytes", _in_both(_long_name), frozenset({"erofs"}))  # its mkfs fails on them
 LINKED_SYMLINKS = Need("hard links of symlinks", _in_both(_linked_symlink), frozenset({"squashfs"}))
-FLAGS = Need("file flags as chattr(1) sets them", _in_both(_flags), frozenset({"squashfs", "erofs"}))
+def _flags_of_both(lower: Path, upper: Path) -> str | None:
+    """chattr sets the flags that it got and one more: upper must take those that lower gives its files by itself."""
+    if why := _in_both(_flags)(lower, upper):
+        return why
+    flags = 0
+    for root in (lower, upper):
+        path = root / PROBE
+        path.touch()
+        try:
+            if root == lower:
+                flags = namecalls.get_flags(str(path))
+            else:
+                namecalls.set_flags(str(path), flags)
+        except OSError as error:
+            return f"upper takes no file with the flags {flags:#x} of lower's: {error.strerror}"
+        finally:
+            path.unlink()
+    return None
+
+
+FLAGS = Need("file flags as chattr(1) sets them", _flags_of_both, frozenset({"squashfs", "erofs"}))
