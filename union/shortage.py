@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Final
 
 from datasets.tree import APPEND_ONLY, IMMUTABLE
@@ -85,6 +86,7 @@ class Protection:
             return Met(0, call(), False)
         kind, flags = self._WAYS[number - 1]
         directories = [str(top) for layer in self._root.glob(f"{kind}[0-9]*") for top, _, _ in os.walk(layer)]
+        held = list(self._held(directories))
         for directory in directories:
             namecalls.set_flags(directory, flags)
         try:
@@ -94,3 +96,14 @@ class Protection:
         finally:
             for directory in directories:
                 namecalls.set_flags(directory, 0)
+            for fd in held:
+                os.close(fd)
+
+    def _held(self, directories: Sequence[str]) -> Iterator[int]:
+        """Descriptors of what the union shows of them: it keeps the flags of an inode as it first saw them, which must
+        not be during the call, when somebody else drops the caches.
+        """
+        for directory in directories:
+            _, _, below = directory.removeprefix(f"{self._root}/").partition("/")
+            with suppress(OSError):  # of an upper that is not mounted any more, or hidden
+                yield os.open(self._root / "m" / below, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
