@@ -10,6 +10,7 @@ import errno
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from datasets.tree import IMMUTABLE, Directory, File
@@ -141,6 +142,9 @@ def stale(row: Row) -> Trial:
     def work(stand: Stand) -> None:
         at = mounted(stand)
         upper = stand.path("u")
+        # What the union knows of its names must stay in the caches, whoever drops them meanwhile.
+        for name in names(at):
+            stand.undo(partial(os.close, os.open(f"{at}/{name}", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)))
         row.change(upper)
         before = contents(upper)
 
