@@ -28,7 +28,11 @@ from kernel.uml import UmlGuest
 LIMIT = 300
 """Seconds that a test may take in a guest."""
 
+NATIVE = "native"
+"""The kernel that pytest itself runs on."""
+
 CHECKOUT = Path(__file__).resolve().parents[1]
+_kernel = pytest.StashKey[tuple[str, str]]()
 _obituaries = pytest.StashKey[Path]()
 
 
@@ -38,7 +42,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--kernel",
         metavar="KERNEL",
-        help=f"Run the workers in guests: {', '.join(recipe.names())}, or the path of a User-mode Linux binary",
+        help=f"Run the workers in guests: {', '.join(recipe.names())}, or the path of a User-mode Linux binary; "
+        f"{NATIVE} is the running kernel.",
     )
     group.addoption(
         "--test-limit",
@@ -52,11 +57,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_cmdline_main(config: pytest.Config) -> Iterator[None]:
     """Without `-n` one worker runs all tests: there is no other way into a guest, and none is tested here instead."""
-    if config.getoption("--kernel") and WATCHED not in os.environ:
+    if config.getoption("--kernel") not in (None, NATIVE) and WATCHED not in os.environ:
         if not config.pluginmanager.hasplugin("xdist"):
             raise pytest.UsageError("--kernel needs pytest-xdist")
         if config.getoption("usepdb"):
-            raise pytest.UsageError("--pdb does not reach into a guest: leave out --kernel")
+            raise pytest.UsageError("--pdb does not reach into a guest")
         if not (config.option.numprocesses or config.option.tx):
             config.option.numprocesses = 1
     return (yield)
@@ -74,22 +79,41 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_setupnodes(config: pytest.Config, specs: Sequence[Any]) -> None:
     """Put the interpreters of all local workers into guests."""
-    kernel: str | None = config.getoption("--kernel")
-    if kernel is None:
+    kernel: str = config.getoption("--kernel") or NATIVE
+    if kernel == NATIVE:
         return
     try:
         binary = build(kernel).path if kernel in recipe.names() else Path(kernel)
-        UmlGuest(binary).release()
+        release = UmlGuest(binary).release()
     except HarnessError as error:
         raise pytest.UsageError(str(error)) from error
     directory = Path(tempfile.mkdtemp(prefix="ovl-detach-"))
     config.stash[_obituaries] = directory
+    config.stash[_kernel] = (kernel if kernel in recipe.names() else release, kernel)
     config.add_cleanup(lambda: _remove(directory))
     program = [sys.executable, "-m", "kernel.gateway", str(binary.resolve()), f"--obituaries={directory}"]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH", "")]))
     for spec in specs:
         if spec.popen and not spec.python:
             spec.python = shlex.join(program)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell the worker which kernel it has."""
+    node.workerinput["kernel"] = kernel_of(node.config)
+
+
+def kernel_of(config: pytest.Config) -> tuple[str, str]:
+    """The kernel of the tests: a name for ids, and what `--kernel` takes."""
+    told: tuple[str, str] | None = getattr(config, "workerinput", {}).get("kernel")
+    return told or config.stash.get(_kernel, (NATIVE, NATIVE))
+
+
+def workers_of(config: pytest.Config) -> int:
+    """How many workers share the tests, 1 without any."""
+    told: int | None = getattr(config, "workerinput", {}).get("workercount")
+    return told or len(getattr(config.option, "tx", None) or [0])
 
 
 @pytest.hookimpl(optionalhook=True)
