@@ -59,7 +59,7 @@ def pytest_cmdline_main(config: pytest.Config) -> Iterator[None]:
     """Without `-n` one worker runs all tests: there is no other way into a guest, and none is tested here instead."""
     if config.getoption("--kernel") not in (None, NATIVE) and WATCHED not in os.environ:
         if not config.pluginmanager.hasplugin("xdist"):
-            raise pytest.UsageError("--kernel needs pytest-xdist")
+            raise pytest.UsageError("a guest for the tests needs pytest-xdist")
         if config.getoption("usepdb"):
             raise pytest.UsageError("--pdb does not reach into a guest")
         if not (config.option.numprocesses or config.option.tx):

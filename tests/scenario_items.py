@@ -67,6 +67,8 @@ def _choose_kernel(config: pytest.Config) -> None:
     if not config.getoption("--kernel"):
         suitable = not any(native.unsuitable(stage.configuration) for stage in config.stash[_chosen])
         config.option.kernel = NATIVE if suitable else DEFAULT
+    # No scenario uses it, and loading it takes a second of a guest's time.
+    os.environ["PYTEST_ADDOPTS"] = f"{os.environ.get('PYTEST_ADDOPTS', '')} -p no:hypothesispytest".strip()
 
 
 def pytest_configure(config: pytest.Config) -> None:

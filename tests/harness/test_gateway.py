@@ -246,7 +246,7 @@ def test_guests_end_with_the_run(project: Project, number: signal.Signals) -> No
     [
         (["--kernel=/bin/true"], "/bin/true: not a User-mode Linux kernel"),
         (["--kernel=/no/such/kernel"], "/no/such/kernel: no such kernel"),
-        (["-p", "no:xdist"], "--kernel needs pytest-xdist"),
+        (["-p", "no:xdist"], "a guest for the tests needs pytest-xdist"),
         (["--pdb"], "--pdb does not reach into a guest"),
     ],
 )
