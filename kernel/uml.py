@@ -154,7 +154,7 @@ class UmlGuest:
     def _boot(self, spec: dict[str, Any], cpus: int, use: _Use) -> GuestResult:
         """One boot with `cpus` CPUs, to its end."""
         with contextlib.ExitStack() as stack:
-            private = stack.enter_context(_private_dir())
+            private = stack.enter_context(private_dir())
             log = _console_log(self._log_dir, private.path.name)
             console = stack.enter_context(Console(log))
             _write_boot_files(private.path, {**spec, "cpus": cpus})
@@ -385,13 +385,15 @@ class _Watch:
 
 
 @dataclass
-class _Private:
+class Private:
+    """A directory whose lock says that its owner lives."""
+
     path: Path
     lock: int
 
 
 @contextlib.contextmanager
-def _private_dir() -> Iterator[_Private]:
+def private_dir() -> Iterator[Private]:
     """A directory of this guest alone, removed at the end; those of runs that were killed are removed now."""
     base = guests_dir()
     _remove_dead(base)
@@ -401,7 +403,7 @@ def _private_dir() -> Iterator[_Private]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         # Only now under a name that _remove_dead() looks at.
         path = path.rename(base / path.name[1:])
-        yield _Private(path, lock)
+        yield Private(path, lock)
     finally:
         shutil.rmtree(path, ignore_errors=True)
         os.close(lock)

@@ -12,8 +12,8 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from kernel import recipe
 from kernel.build import build
 from kernel.errors import HarnessError
 from kernel.gateway import WATCHED, obituary
-from kernel.uml import UmlGuest
+from kernel.uml import UmlGuest, private_dir
 
 LIMIT = 300
 """Seconds that a test may take in a guest."""
@@ -87,10 +87,11 @@ def pytest_xdist_setupnodes(config: pytest.Config, specs: Sequence[Any]) -> None
         release = UmlGuest(binary).release()
     except HarnessError as error:
         raise pytest.UsageError(str(error)) from error
-    directory = Path(tempfile.mkdtemp(prefix="ovl-detach-"))
+    stack = ExitStack()
+    config.add_cleanup(stack.close)
+    directory = stack.enter_context(private_dir()).path
     config.stash[_obituaries] = directory
     config.stash[_kernel] = (kernel if kernel in recipe.names() else release, kernel)
-    config.add_cleanup(lambda: _remove(directory))
     program = [sys.executable, "-m", "kernel.gateway", str(binary.resolve()), f"--obituaries={directory}"]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH", "")]))
     for spec in specs:
@@ -145,9 +146,3 @@ def _limit(watched: str, seconds: int) -> None:
         os.write(fd, b"limit %d\n" % seconds)
     finally:
         os.close(fd)
-
-
-def _remove(directory: Path) -> None:
-    for path in directory.iterdir():
-        path.unlink()
-    directory.rmdir()
