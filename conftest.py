@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The pytest face: shared fixtures."""
+"""The pytest face: the plugins of the project."""
 
 from __future__ import annotations
 
@@ -13,3 +13,5 @@ CHECKOUT = Path(__file__).resolve().parent
 if str(CHECKOUT) not in sys.path:
     sys.path.insert(0, str(CHECKOUT))
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH", "")]))
+
+pytest_plugins = ["tests.guest_workers", "tests.scenario_items"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Host CPUs of its own for each guest.
+"""How many CPUs a guest has, and host CPUs of its own for each.
 
 A guest is several host threads that take turns: the kernel's CPUs, and one per process. On two host CPUs each turn
 wakes an idle one, which on a virtual machine costs more than the turn itself. So a guest stays on one host CPU, and
@@ -20,8 +20,33 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from kernel.paths import made, plain_dir
+
+_CPUS = 2  # of a guest that nobody wants to have another number
+
+
+class Try(NamedTuple):
+    """With how many CPUs a guest is booted, and how it runs its processes: by seccomp, or traced with ptrace."""
+
+    cpus: int
+    seccomp: bool
+
+    def __str__(self) -> str:
+        return f"{self.cpus} CPUs" if self.cpus > 1 else "1, traced" if not self.seccomp else "1 and seccomp"
+
+
+def tries(cpus: int | None, most: int) -> tuple[Try, ...]:
+    """What is tried one after the other for a kernel that can have `most` CPUs.
+
+    Every kernel can trace, but not with several CPUs; a kernel for several can do with seccomp, which is faster.
+    """
+    if most == 1:
+        return (Try(1, False),)
+    if cpus is None:
+        return (Try(_CPUS, True), Try(1, False))
+    return (Try(cpus, True),) if cpus > 1 else (Try(1, True), Try(1, False))
 
 
 @contextlib.contextmanager

@@ -71,6 +71,8 @@ class Guest(Protocol):
         on_stderr: Sink | None = None,
         shared: Sequence[tuple[Path, str]] = (),
         visible: Sequence[Path] = (),
+        stdin: int | None = None,
+        end_at_fault: bool = False,
     ) -> GuestResult:
         """Boot, run `argv` as root of the guest, power off.
 
@@ -78,6 +80,8 @@ class Guest(Protocol):
         and empty but for the directories of `visible`, `cwd` and this interpreter, which stay readable there.
         `shared` are pairs (host directory, guest directory) that the guest can write to. `env` is the command's whole
         environment, by default ours. `time_limit` (seconds, from the command's start) and `boot_limit` end the
-        guest. Output goes to the sinks, from the calling thread, or nowhere; stdin is empty, stdout and
-        stderr are terminals. An exception out of a sink, or Ctrl-C, ends the guest before it is passed on.
+        guest. Output goes to the sinks, from the calling thread, or nowhere; stdout and stderr are terminals.
+        The command's stdin is a pipe with what comes from the descriptor `stdin`, else empty. With `end_at_fault`
+        a kernel that reports a fault is ended, and nothing of stdout is passed on from there. An exception
+        out of a sink, or Ctrl-C, ends the guest before it is passed on.
         """

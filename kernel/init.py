@@ -11,9 +11,11 @@ SPEC is a marshalled dict written by `kernel.uml` (same interpreter on both side
     shared               (host directory, guest directory) pairs, writable
     cpus                 the number of CPUs that there must be
     status, out, err     names of the terminals that lead to the host
+    feed                 name of the one that leads from it (see `feed.py`), empty if the command's stdin is
 
-Said on the status terminal: `started CPUS`, then `exit N` (128 + N when a signal ended the command). The command's
-stdout and stderr are terminals in raw mode, its stdin is empty. Standard library only, and little of it:
+Said on the status terminal: `started CPUS`, then `exit N` (128 + N when a signal ended the command). In between anyone
+in the guest may say `limit SECONDS`: the guest has hung unless another limit is said before they are over; 0 lifts it.
+The command's stdout and stderr are terminals in raw mode. Standard library only, and little of it:
 every module costs boot time. Mounting is done by system call, as exec is the slowest thing a UML guest does.
 """
 
@@ -95,10 +97,35 @@ def open_terminal(name: str) -> int:
     return fd
 
 
-def become(spec: Spec, out: int, err: int) -> None:
+def feed(line: int) -> int:
+    """The reading end of a pipe that a child fills with what the host sends on the terminal `line`."""
+    reader, writer = os.pipe()
+    if os.fork():
+        os.close(writer)
+        return reader
+    os.close(reader)
+    try:
+        while length := int.from_bytes(exactly(line, 2), "little"):
+            data = exactly(line, length)
+            while data:
+                data = data[os.write(writer, data) :]
+            os.write(line, b".")
+    finally:
+        os._exit(0)  # also when the command does not read any more: the host waits for nothing then
+
+
+def exactly(fd: int, size: int) -> bytes:
+    """The next `size` bytes."""
+    data = b""
+    while len(data) < size:
+        data += os.read(fd, size - len(data))
+    return data
+
+
+def become(spec: Spec, stdin: int, out: int, err: int) -> None:
     """In the child: turn into the command; on failure say why on its stderr and exit 127 or 126."""
     os.setsid()
-    os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+    os.dup2(stdin, 0)
     os.dup2(out, 1)
     os.dup2(err, 2)
     os.closerange(3, 64)
@@ -115,11 +142,12 @@ def become(spec: Spec, out: int, err: int) -> None:
         os._exit(127 if isinstance(error, FileNotFoundError) else 126)
 
 
-def run(spec: Spec, out: int, err: int) -> int:
+def run(spec: Spec, stdin: int, out: int, err: int) -> int:
     """Run the command to its end, reaping every orphan on the way, then kill what it left behind."""
     child = os.fork()
     if child == 0:
-        become(spec, out, err)
+        become(spec, stdin, out, err)
+    os.close(stdin)
     while True:
         pid, status = os.wait()
         if pid == child:
@@ -146,8 +174,9 @@ def main(path: str) -> None:
     if cpus < spec["cpus"]:
         raise OSError(f"{cpus} of {spec['cpus']} CPUs came up")
     status, out, err = (open_terminal(spec[name]) for name in ("status", "out", "err"))
+    stdin = feed(open_terminal(spec["feed"])) if spec["feed"] else os.open("/dev/null", os.O_RDONLY)
     os.write(status, b"started %d\n" % cpus)
-    code = run(spec, out, err)
+    code = run(spec, stdin, out, err)
     # stdout and stderr are complete on the host before the status is said. Files in the host's directories are
     # too: hostfs writes back at close, so there is no sync(), which would wait for what a test broke on purpose.
     termios.tcdrain(out)

@@ -5,7 +5,8 @@
     result = guest.run(["/bin/echo", "hello"], on_stdout=sys.stdout.buffer.write)
 
 Host side of three parts: `keeper.py` holds the processes of the guest together, `init.py` is process 1 inside.
-Three virtual terminals lead from the guest to the host: status, stdout and stderr of the command.
+Three virtual terminals lead from the guest to the host: status, stdout and stderr of the command. What the command
+is to read comes in on a serial line, see `feed.py`.
 """
 
 from __future__ import annotations
@@ -27,47 +28,28 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from kernel.console import Console
-from kernel.cpus import own_cpus
+from kernel.cpus import Try, own_cpus, tries
 from kernel.errors import SetupError, UsageError
+from kernel.feed import LINE, Feed
 from kernel.guest import GuestResult, Outcome, Sink
 from kernel.paths import guests_dir, made, new_log
 
 COVERED = ("/tmp", "/run", "/var/tmp", "/dev/shm")
 """Directories of the guest that are fresh, empty and writable."""
+STATUS = "tty1"
+"""The guest's name of the terminal on which process 1 reports, and a command may set a limit (see `init.py`)."""
 
 _HERE = Path(__file__).resolve().parent
 _POWER_OFF_LIMIT = 10.0  # seconds that a guest gets to power off, and a killed one to be gone
-_CPUS = 2  # of a guest that nobody wants to have another number
+_FAULT_LIMIT = 0.3  # seconds for the rest of what the kernel has to say about a fault
 _UNITS = {"M": 1 << 20, "G": 1 << 30}
 
 
 def _complain(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-class _Try(NamedTuple):
-    """With how many CPUs a guest is booted, and how it runs its processes: by seccomp, or traced with ptrace."""
-
-    cpus: int
-    seccomp: bool
-
-    def __str__(self) -> str:
-        return f"{self.cpus} CPUs" if self.cpus > 1 else "1, traced" if not self.seccomp else "1 and seccomp"
-
-
-def _tries(cpus: int | None, most: int) -> tuple[_Try, ...]:
-    """What is tried one after the other for a kernel that can have `most` CPUs.
-
-    Every kernel can trace, but not with several CPUs; a kernel for several can do with seccomp, which is faster.
-    """
-    if most == 1:
-        return (_Try(1, False),)
-    if cpus is None:
-        return (_Try(_CPUS, True), _Try(1, False))
-    return (_Try(cpus, True),) if cpus > 1 else (_Try(1, True), _Try(1, False))
 
 
 class UmlGuest:
@@ -104,7 +86,7 @@ class UmlGuest:
         most = self.most_cpus()
         if cpus is not None and not 1 <= cpus <= most:
             raise UsageError(f"{cpus} CPUs: this kernel can have {most}")
-        self._tries = _tries(cpus, most)
+        self._tries = tries(cpus, most)
 
     def release(self) -> str:
         """The kernel's release (`6.12.117`), as `linux --version` prints it; `UsageError` for anything else."""
@@ -141,6 +123,8 @@ class UmlGuest:
         on_stderr: Sink | None = None,
         shared: Sequence[tuple[Path, str]] = (),
         visible: Sequence[Path] = (),
+        stdin: int | None = None,
+        end_at_fault: bool = False,
     ) -> GuestResult:
         """Boot, run `argv`, power off; see `kernel.guest.Guest.run`. `SetupError` when the host cannot do it."""
         spec: dict[str, Any] = {
@@ -150,40 +134,34 @@ class UmlGuest:
             "covered": [os.fsencode(name) for name in COVERED],
             "visible": [os.fsencode(path) for path in _kept([*visible, Path(cwd), *_interpreter()])],
             "shared": [(os.fsencode(Path(host).resolve()), os.fsencode(guest)) for host, guest in shared],
-            "status": "tty1",
+            "status": STATUS,
             "out": "tty2",
             "err": "tty3",
+            "feed": "" if stdin is None else LINE,
         }
+        use = _Use(time_limit, boot_limit, on_stdout or _discard, on_stderr or _discard, stdin, end_at_fault)
         # A directory that must stay visible itself cannot be covered.
         spec["covered"] = [name for name in spec["covered"] if name not in spec["visible"]]
         *others, last = self._tries
         for how in others:
-            result = self._boot(spec, how, time_limit, boot_limit, on_stdout, on_stderr)
+            result = self._boot(spec, how, use)
             if result.outcome is not Outcome.NOT_BOOTED:
                 return result
             self._say(f"guest: it does not boot with {how}, trying {last}: {result.explain()}")
-        return self._boot(spec, last, time_limit, boot_limit, on_stdout, on_stderr)
+        return self._boot(spec, last, use)
 
-    def _boot(
-        self,
-        spec: dict[str, Any],
-        how: _Try,
-        time_limit: float | None,
-        boot_limit: float,
-        on_stdout: Sink | None,
-        on_stderr: Sink | None,
-    ) -> GuestResult:
+    def _boot(self, spec: dict[str, Any], how: Try, use: _Use) -> GuestResult:
         """One boot, to its end."""
         with contextlib.ExitStack() as stack:
-            private = stack.enter_context(_private_dir())
+            private = stack.enter_context(private_dir())
             log = _console_log(self._log_dir, private.path.name)
             console = stack.enter_context(Console(log))
             _write_boot_files(private.path, {**spec, "cpus": how.cpus})
             host_cpus = stack.enter_context(own_cpus(how.cpus if self._spread else 1))
             argv = self._argv(private.path, how)
             process = stack.enter_context(_Process(argv, self.memory_dir(), host_cpus, private.lock))
-            watch = _Watch(process, console, on_stdout, on_stderr)
-            watch.until_over(boot_limit, time_limit)
+            watch = _Watch(process, console, use)
+            watch.until_over()
             return watch.result()
 
     def memory_dir(self) -> str:
@@ -195,7 +173,7 @@ class UmlGuest:
                 return name
         raise SetupError(f"no directory with {self.memory} free where memory may be executed: {', '.join(tried)}")
 
-    def _argv(self, private: Path, how: _Try) -> list[str]:
+    def _argv(self, private: Path, how: Try) -> list[str]:
         return [
             str(self.binary),
             f"mem={self.memory}",
@@ -214,6 +192,7 @@ class UmlGuest:
             "con2=null,fd:{out}",
             "con3=null,fd:{err}",
             "ssl=null",
+            "ssl0=fd:{feed},fd:{answers}",
             f"init={private}/python",
             "--",
             "-I",
@@ -224,18 +203,33 @@ class UmlGuest:
         ]
 
 
+@dataclass(frozen=True)
+class _Use:
+    """What the caller of `run` wants of the channels."""
+
+    time_limit: float | None
+    boot_limit: float
+    on_stdout: Sink
+    on_stderr: Sink
+    stdin: int | None
+    end_at_fault: bool
+
+
 class _Process:
     """The guest's host processes, from start to the last one's end; `pipes` are our ends of its channels."""
 
-    NAMES = ("console", "status", "out", "err")
+    NAMES = ("console", "status", "out", "err", "answers", "feed")
 
     def __init__(self, argv: list[str], memory_dir: str, cpus: tuple[int, ...], lock: int) -> None:
         self.pipes: dict[str, int] = {}
         far: dict[str, int] = {}
         try:
             for name in self.NAMES:
-                self.pipes[name], far[name] = os.pipe()
-            argv = [argv[0], *(word.format(**far) if word.startswith("con") else word for word in argv[1:])]
+                ends = os.pipe()
+                # All lead from the guest to us but one.
+                self.pipes[name], far[name] = ends if name != "feed" else ends[::-1]
+            channels = ("con", "ssl")
+            argv = [argv[0], *(word.format(**far) if word.startswith(channels) else word for word in argv[1:])]
             # The keeper holds the lock of the private directory too: it is ours until both of us are gone.
             keeper = [sys.executable, "-I", "-S", "-B", str(_HERE / "keeper.py")]
             self.keeper = subprocess.Popen(
@@ -278,44 +272,56 @@ class _Process:
 class _Watch:
     """Reads the channels of a guest until it is over and judges how it ended."""
 
-    def __init__(self, process: _Process, console: Console, on_stdout: Sink | None, on_stderr: Sink | None) -> None:
+    def __init__(self, process: _Process, console: Console, use: _Use) -> None:
         self._process = process
         self._console = console
+        self._use = use
         self._begin = time.monotonic()
         self._booted: float | None = None
         self._cpus: int | None = None
         self._status: int | None = None
         self._said = b""
         self._out_of_time = False
+        self._limit: float | None = None  # when the guest must have said another one
+        self._fault: float | None = None  # when the kernel reported it
+        self._feed = None if use.stdin is None else Feed(use.stdin, process.pipes["feed"])
         self._sinks: dict[str, Callable[[bytes], object]] = {
             "console": self._take_console,
             "status": self._take_status,
-            "out": on_stdout or _discard,
-            "err": on_stderr or _discard,
+            "out": self._take_output,
+            "err": use.on_stderr,
+            "answers": self._feed.acknowledged if self._feed else _discard,
         }
 
-    def until_over(self, boot_limit: float, time_limit: float | None) -> None:
-        """Pass output on until every channel is closed; kill a guest that passes a limit."""
-        with selectors.DefaultSelector() as selector:
-            for name, fd in self._process.pipes.items():
-                selector.register(fd, selectors.EVENT_READ, self._sinks[name])
+    def until_over(self) -> None:
+        """Pass output and input on until every channel is closed; kill a guest that passes a limit."""
+        # In this order: what the console tells comes before what a broken kernel lets out.
+        order = {self._process.pipes[name]: place for place, name in enumerate(self._sinks)}
+        # poll, as input can come from a file or the empty device, which epoll does not take.
+        with selectors.PollSelector() as selector:
+            for name, sink in self._sinks.items():
+                selector.register(self._process.pipes[name], selectors.EVENT_READ, sink)
             killed: float | None = None
-            while selector.get_map():
-                deadline = killed or self._deadline(boot_limit, time_limit)
+            while order:
+                deadline = killed or self._deadline()
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     if killed:
                         break
-                    self._out_of_time = self._status is None
+                    self._out_of_time = self._status is None and self._fault is None
                     self._process.kill()
                     killed = time.monotonic() + _POWER_OFF_LIMIT
                     continue
-                for key, _ in selector.select(left):
-                    data = os.read(key.fd, 1 << 16)
-                    if data:
+                if self._feed:
+                    self._feed.listen(selector, self._booted is not None and self._status is None)
+                for key, _ in sorted(selector.select(left), key=lambda event: order.get(event[0].fd, len(order))):
+                    if key.fd not in order:
+                        key.data()
+                    elif data := os.read(key.fd, 1 << 16):
                         key.data(data)
                     else:
                         selector.unregister(key.fd)
+                        del order[key.fd]
         self._console.finish()
 
     def result(self) -> GuestResult:
@@ -339,15 +345,26 @@ class _Watch:
             outcome, self._status, console.tail(), console.log, self._booted, self._since_begin(), reason, self._cpus
         )
 
-    def _deadline(self, boot_limit: float, time_limit: float | None) -> float | None:
+    def _deadline(self) -> float | None:
+        if self._fault is not None:
+            return self._fault + _FAULT_LIMIT
         if self._status is not None:
             return self._ended + _POWER_OFF_LIMIT
         if self._booted is None:
-            return self._begin + boot_limit
-        return None if time_limit is None else self._begin + self._booted + time_limit
+            return self._begin + self._use.boot_limit
+        limits = [self._limit] if self._limit is not None else []
+        if self._use.time_limit is not None:
+            limits.append(self._begin + self._booted + self._use.time_limit)
+        return min(limits, default=None)
+
+    def _take_output(self, data: bytes) -> None:
+        if self._fault is None:
+            self._use.on_stdout(data)
 
     def _take_console(self, data: bytes) -> None:
         self._console.add(data)
+        if self._use.end_at_fault and self._fault is None and (self._console.oops or self._console.panic):
+            self._fault = time.monotonic()
         if self._console.restarting:
             # A UML kernel that is told to restart executes itself: nobody asked for a second run.
             self._process.kill()
@@ -358,6 +375,8 @@ class _Watch:
             if found := re.fullmatch(rb"started (\d+)", line):
                 self._booted = self._since_begin()
                 self._cpus = int(found[1])
+            elif found := re.fullmatch(rb"limit (\d{1,6})", line):
+                self._limit = time.monotonic() + int(found[1]) if int(found[1]) else None
             elif found := re.fullmatch(rb"exit (\d+)", line):
                 self._status = int(found[1])
                 self._ended = time.monotonic()
@@ -367,13 +386,15 @@ class _Watch:
 
 
 @dataclass
-class _Private:
+class Private:
+    """A directory whose lock says that its owner lives."""
+
     path: Path
     lock: int
 
 
 @contextlib.contextmanager
-def _private_dir() -> Iterator[_Private]:
+def private_dir() -> Iterator[Private]:
     """A directory of this guest alone, removed at the end; those of runs that were killed are removed now."""
     base = guests_dir()
     _remove_dead(base)
@@ -383,7 +404,7 @@ def _private_dir() -> Iterator[_Private]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         # Only now under a name that _remove_dead() looks at.
         path = path.rename(base / path.name[1:])
-        yield _Private(path, lock)
+        yield Private(path, lock)
     finally:
         shutil.rmtree(path, ignore_errors=True)
         os.close(lock)

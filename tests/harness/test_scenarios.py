@@ -130,6 +130,7 @@ def test_errnos_are_upstreams() -> None:
 def test_labels_are_unique_and_the_dataset_suffices(group: Group) -> None:
     labels = Counter(group.labels)
     assert [label for label, count in labels.items() if count > 1] == []
+    assert not any(sign in label for label in labels for sign in ("::", "[", "]")), "pytest could not find it by its id"
     assert group.sentence.endswith(".")
     assert group.trials or len(group.scenarios) <= group.sets() <= 30
 

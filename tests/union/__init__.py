@@ -47,7 +47,7 @@ PARITY: tuple[Group, ...] = (
 
 GROUPS: tuple[Group, ...] = (*PARITY, *beyond.GROUPS, *mounts.GROUPS)
 
-_MODULES = (
+MODULES = (
     *(file_opens, truncate, directory_opens, readlink, mkdir, rmdir, hard_links, unlink, rename_file, rename_new_dir),
     *(rename_new_pop_dir, rename_mass, impermissible, rename_lower_dir, rename_move_dir, *beyond.MODULES),
     *mounts.MODULES,
@@ -56,7 +56,7 @@ _MODULES = (
 
 def _family(group: Group) -> str:
     """The module that declares the group."""
-    for module in _MODULES:
+    for module in MODULES:
         for value in vars(module).values():
             if value is group or (isinstance(value, tuple) and group in value):
                 return module.__name__.rpartition(".")[2]

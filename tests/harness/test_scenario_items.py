@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Scenarios as tests of pytest: their ids, on which worker they run, and everything that must not pass."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.scopes import WORTH_A_UNION, scope_of, stages
+from tests.union import GROUPS, rename_file
+from tests.union.choice import default_groups
+from union.errors import UsageError
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+LIMIT = 120  # seconds for one run
+FAMILY = "tests/union/rename_file.py"
+ONE = f"{FAMILY}::rename-file::onto itself[ov-xino-detached-6.12]"
+RENAMES = 2 * sum(len(group.labels) for group in rename_file.GROUPS)  # its scenarios, before the detach and after it
+
+
+def run(*words: str, path: Path | None = None) -> tuple[str, str]:
+    """Output of pytest in this checkout, and its last line without the time; plugins are looked for in `path` too."""
+    command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", *words]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(CHECKOUT), str(path or CHECKOUT)])}
+    done = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=LIMIT)
+    text = done.stdout + done.stderr
+    [last] = re.findall(r"^=+ (.*) in [\d.]+s(?: .*)?=+$", done.stdout, re.M) or [text]
+    return text, last
+
+
+# What runs.
+
+
+def test_a_family_runs_on_its_unions_in_guests() -> None:
+    text, last = run("--union=ov-xino", "--kernel=6.12", "-n2", FAMILY)
+    assert last == f"{RENAMES} passed", text
+    assert f"PASSED {ONE} " in text and f"PASSED {ONE.replace('detached', 'before')} " in text
+
+
+@pytest.mark.parametrize("words", [[ONE], [FAMILY, "-k", "onto and itself and detached"]], ids=["id", "expression"])
+def test_one_scenario_can_be_named(words: list[str]) -> None:
+    text, last = run("--union=ov-xino", "--kernel=6.12", *words)
+    assert last.startswith("1 passed") and f"PASSED {ONE} " in text, text
+
+
+def collected(*words: str) -> list[str]:
+    text, _ = run("--collect-only", "-q", "-q", *words)
+    return [line for line in text.splitlines() if "::" in line]
+
+
+def test_ids_are_unique_and_only_scenarios_run() -> None:
+    ids = collected("--union=ov", "--kernel=native")
+    assert len(ids) == len(set(ids)) > 900
+    shape = re.compile(r"tests/(union|union/beyond|mounts)/\w+\.py::[\w-]+::.+\[ov-native\]")
+    assert all(shape.fullmatch(name) for name in ids)
+
+
+def test_scenarios_are_marked_with_family_and_clauses() -> None:
+    assert {name.partition("::")[0] for name in collected("--union=ov", "-m", "rename_file")} == {FAMILY}
+    assert {name.partition("::")[2].partition("::")[0] for name in collected("--union=ov", "-m", "D13")} == {
+        group.name for group in default_groups(directory_renames=True) if len(group.lowers) > 1
+    }
+
+
+def test_without_union_no_scenario_is_a_test() -> None:
+    assert not any("tests/union/" in name for name in collected("tests"))
+
+
+# Who shares a union.
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_groups_are_dealt_out_whole_and_evenly(workers: int) -> None:
+    loads: Counter[str] = Counter()
+    kinds: dict[str, list[object]] = {}
+    for group in GROUPS:
+        [scope] = {scope_of(f"x.py::{group.name}::{label}[ov-6.12]", workers) for label in group.labels}
+        loads[scope] += len(group.labels)
+        kinds.setdefault(scope, []).append((len(group.lowers) or 1, group.options))
+    assert all(kind == some[0] for some in kinds.values() for kind in some), "what cannot share a union does"
+    main = [load for scope, load in loads.items() if " union 0." in scope]
+    assert len(main) == workers and max(main) - min(main) < WORTH_A_UNION
+
+
+def test_another_configuration_is_another_union() -> None:
+    first, *others = (scope_of(f"x.py::mkdir::a label[{name}]", 2) for name in ("ov-6.12", "ov-7.2", "ov-meta-6.12"))
+    assert first not in others
+
+
+def test_what_is_no_scenario_is_alone() -> None:
+    assert scope_of("tests/harness/test_x.py::test_y[1]", 2) == "tests/harness/test_x.py::test_y[1]"
+
+
+def test_a_detach_run_is_two_stages() -> None:
+    before, after = stages("ov-xino-verify")
+    assert (before.name, before.configuration.detached) == ("ov-xino-verify-before", False)
+    assert (after.name, after.configuration.detached) == ("ov-xino-verify-detached", True)
+    assert after.command("7.2") == "./run --ov --xino --verify --operations=after --kernel=7.2"
+    [plain] = stages("ov-xino", ["--detach=off"])
+    assert (plain.name, plain.configuration.xino, plain.configuration.detach) == ("ov-xino", "on", False)
+
+
+@pytest.mark.parametrize("union", ["ov=3", "list", "nonsense", "ov-nonsense", ""])
+def test_what_is_no_union_is_refused(union: str) -> None:
+    with pytest.raises(UsageError):
+        stages(union)
+
+
+# What must not pass.
+
+BREAK = """
+    import os
+    import mount_union
+    from report.events import Checked, Outcome
+    from union import runner
+
+    PLAN = {plan}
+    run, replay = runner.Runner._run_scenario, runner.Runner._replay
+
+    def run_scenario(self, group, number, top):
+        self.now = f"{{group.name}}:{{number}}"
+        run(self, group, number, top)
+
+    def replay_unless_planned(self, operations):
+        what = PLAN.get(self.now)
+        if what == "fault":
+            open("/dev/kmsg", "w").write("BUG: made up by a test\\n")
+        elif what == "exit":
+            os._exit(1)
+        elif what:
+            raise runner.Disagreement(Outcome[what], ["made up by a test"])
+        replay(self, operations)
+
+    if "the end" in PLAN:
+        check = Checked("D7", "a check", ("made up by a test",))
+        mount_union.Union.finish = lambda self, spoiled: self.tell(check)
+    runner.Runner._run_scenario = run_scenario
+    runner.Runner._replay = replay_unless_planned
+"""
+
+
+def broken(path: Path, plan: dict[str, str], *words: str) -> tuple[str, str]:
+    """A run on a plain overlay in a guest in which scenarios end as planned, whatever the kernel does."""
+    (path / "break_it.py").write_text(textwrap.dedent(BREAK.format(plan=plan)))
+    return run("-p", "break_it", "--union=ov", "--kernel=stock-6.12", "-rA", *words, path=path)
+
+
+def outcomes(text: str, group: str) -> list[tuple[str, int]]:
+    """Of the scenarios of a group, in the short summary: the outcome and the number."""
+    labels = next(one.labels for one in GROUPS if one.name == group)
+    found = re.findall(rf"^(\w+) \S+::{group}::(.*)\[ov-stock-6\.12\]", text.rpartition("short test summary")[2], re.M)
+    return sorted((word, labels.index(label) + 1) for word, label in found)
+
+
+def test_a_failure_an_error_and_a_skip_are_kept_apart(tmp_path: Path) -> None:
+    plan = {"mkdir:2": "FAILED", "mkdir:4": "ERROR", "mkdir:6": "SKIPPED"}
+    text, last = broken(tmp_path, plan, "tests/union/mkdir.py", "-n2")
+    assert last == "1 failed, 8 passed, 1 skipped, 1 error", text
+    assert [what for what in outcomes(text, "mkdir") if what[0] != "PASSED"] == [("ERROR", 4), ("FAILED", 2)]
+    for number in (2, 4):
+        again = f"reproduce: ./run --ov --kernel=stock-6.12 mkdir:{number}"
+        assert re.search(rf"^made up by a test\n(?: .*\n)*{again}$", text, re.M), text
+    assert re.search(r"^SKIPPED \[1\] tests/union/mkdir.py:\d+: made up by a test$", text, re.M)
+
+
+def test_a_lost_guest_is_one_failure_and_is_not_tried_again(tmp_path: Path) -> None:
+    text, last = broken(tmp_path, {"mkdir:3": "fault"}, "tests/union/mkdir.py", "-n2")
+    assert last == "1 failed, 10 passed", text
+    assert ("FAILED", 3) in outcomes(text, "mkdir")
+    assert text.count("replacing crashed worker") == 1
+    assert "the kernel reported a fault: BUG: made up by a test" in text
+
+
+def test_a_sequence_does_not_go_on_in_another_guest(tmp_path: Path) -> None:
+    group = next(group for group in GROUPS if group.sequence and len(group.labels) > 3)
+    text, last = broken(tmp_path, {f"{group.name}:2": "fault"}, "tests/union/rename_mass.py", "-k", f" {group.name} ")
+    rest = len(group.labels) - 2
+    assert last.startswith(f"1 failed, 1 passed, {rest} skipped"), text
+    assert f"the scenario it goes on from, {group.name}:1, did not run on this union" in text
+
+
+def test_a_sequence_is_run_from_its_start(tmp_path: Path) -> None:
+    group = next(group for group in GROUPS if group.sequence and len(group.labels) > 3)
+    name = f"tests/union/rename_mass.py::{group.name}::{group.labels[2]}[ov-stock-6.12]"
+    text, last = broken(tmp_path, {}, name)
+    assert last == "1 passed", text
+    text, last = broken(tmp_path, {f"{group.name}:1": "FAILED"}, name)
+    assert last == "1 skipped" and "the scenario it goes on from did not pass" in text, text
+
+
+def test_a_union_that_is_lost_is_an_error_of_what_was_to_run_on_it(tmp_path: Path) -> None:
+    text, last = broken(tmp_path, {"mkdir:3": "exit"}, "tests/union/mkdir.py")
+    assert last == "2 passed, 9 errors", text
+    assert "\nthe process of the union died\nreproduce: " in text
+
+
+def test_what_is_wrong_at_the_end_is_an_error_of_the_last_scenario(tmp_path: Path) -> None:
+    text, last = broken(tmp_path, {"the end": "wrong"}, "tests/union/mkdir.py")
+    assert last == "11 passed, 1 error", text
+    assert re.search(r"^_+ ERROR at teardown of ", text, re.M)
+    assert "\nthe union is not what it must be at the end:\nD7: a check: made up by a test\n" in text
+
+
+# What is missing.
+
+
+@pytest.mark.parametrize("require", [False, True])
+def test_what_a_kernel_lacks_is_a_reason_to_skip_or_an_error(require: bool) -> None:
+    words = ["--require"] if require else []
+    text, last = run("--union=ov-xino", "--kernel=stock-6.12", FAMILY, *words)
+    assert last == f"{RENAMES} {'errors' if require else 'skipped'}", text
+    assert "refuses xino=nofollow: EINVAL" in text
+
+
+def test_what_a_filesystem_lacks_is_an_error_if_it_is_required() -> None:
+    words = ["-k", "whole and lower", "--require"]
+    text, last = run("--union=ov", "--kernel=stock-6.12", "tests/union/beyond/copied_ranges.py", *words)
+    assert last.startswith("1 error"), text
+    assert "an upper whose files can share blocks: files on upper share nothing" in text

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A pytest plugin: with `--union` the scenarios are tests, and the files that declare them are test files.
+
+    pytest --union=ov-xino -n 2                       the detach run: before the detach and after it, in two guests
+    pytest --union=ov tests/union/rename_file.py      a plain overlay, one family
+
+An id is `tests/union/rename_file.py::rename-file::onto itself[ov-xino-detached-6.12]`. Scenarios share unions
+(see `scopes.py`) in a process beside the worker (see `union_server.py`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from command import native
+from command.guest import DEFAULT
+from kernel.gateway import WATCHED
+from tests.guest_workers import NATIVE, kernel_of, workers_of
+from tests.scenario_runs import Erred, Failed, Unions
+from tests.scopes import Stage, scope_of, stages
+from tests.union import FAMILIES, GROUPS, MODULES
+from tests.union.choice import Choice
+from union.configuration import LowerFs
+from union.effective import effective
+from union.errors import HarnessError
+from union.scenario import Group
+
+_FILES = {Path(str(module.__file__)).resolve(): module.__name__.rpartition(".")[2] for module in MODULES}
+_CLAUSES = ("D8", "D9", "D10", "D13", "D19")  # of the contract, those that single scenarios show
+_chosen = pytest.StashKey[list[Stage]]()
+_unions = pytest.StashKey[Unions]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Our options."""
+    group = parser.getgroup("scenarios", "the scenarios as tests")
+    group.addoption("--union", action="append", default=[], metavar="WORDS", help="Run the scenarios, and nothing "
+                    "else, on this kind of union: the words of ./run, like ov, ov-xino, ovov-verify. May be repeated.")
+    group.addoption("--lower-fs", choices=get_args(LowerFs), help="Filesystem of the lower layer.")
+    group.addoption("--detach", choices=("on", "off"), help="With off xino is plain xino=on.")
+    group.addoption("--require", action="store_true", help="What is skipped as something is missing is an error.")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> Iterator[None]:
+    """Read `--union`, and go into guests if the running kernel will not do."""
+    try:
+        more = [f"--{name}={value}" for name in ("lower-fs", "detach") if (value := config.getoption(f"--{name}"))]
+        config.stash[_chosen] = [stage for union in config.getoption("--union") for stage in stages(union, more)]
+        if config.stash[_chosen] and WATCHED not in os.environ and not hasattr(config, "workerinput"):
+            _choose_kernel(config)
+    except HarnessError as error:
+        raise pytest.UsageError(str(error)) from error
+    return (yield)
+
+
+def _choose_kernel(config: pytest.Config) -> None:
+    if any(stage.configuration.detach for stage in config.stash[_chosen]):
+        native.ensure_programs()
+    if not config.getoption("--kernel"):
+        suitable = not any(native.unsuitable(stage.configuration) for stage in config.stash[_chosen])
+        config.option.kernel = NATIVE if suitable else DEFAULT
+    # No scenario uses it, and loading it takes a second of a guest's time.
+    os.environ["PYTEST_ADDOPTS"] = f"{os.environ.get('PYTEST_ADDOPTS', '')} -p no:hypothesispytest".strip()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register what scenarios are marked with."""
+    for family in dict.fromkeys(FAMILIES.values()):
+        config.addinivalue_line("markers", f"{family}: scenarios of this family")
+    for clause in _CLAUSES:
+        config.addinivalue_line("markers", f"{clause}: scenarios that show this clause of the contract")
+    config.stash[_unions] = Unions(config.getoption("--require"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each worker whole scopes."""
+    if not config.stash.get(_chosen, []):
+        return None
+    from tests.scope_scheduling import ScopeScheduling
+
+    return ScopeScheduling(config, log, lambda nodeid: scope_of(nodeid, workers_of(config)))
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `--union` no other tests are run."""
+    others = config.stash.get(_chosen, []) and collection_path.suffix and not _family(collection_path)
+    return True if others else None
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """The scenarios of a file."""
+    if parent.config.stash.get(_chosen, []) and (family := _family(file_path)):
+        return ScenarioFile.from_parent(parent, path=file_path, family=family)
+    return None
+
+
+@cache
+def _family(path: Path) -> str:
+    """The family that the file declares, empty for any other file."""
+    # Resolving takes a system call for each part of the path, of which a guest does a few thousand in a second.
+    return _FILES.get(path.resolve(), "") if path.stem in _FILES.values() else ""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What shares a union is run in one go."""
+    if config.stash.get(_chosen, []):
+        order: dict[str, int] = {}
+        for item in items:
+            order.setdefault(_scope(item), len(order))
+        items.sort(key=lambda item: order[_scope(item)])
+
+
+def _scope(item: pytest.Item | None) -> str:
+    return item.scope if isinstance(item, ScenarioItem) else ""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Tell which scenarios share a union, now that all are chosen."""
+    for item in session.items:
+        if isinstance(item, ScenarioItem):
+            session.config.stash[_unions].add(item.scope, item.stage, item.group, item.number)
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """After the last scenario on a union, look at it as a whole."""
+    if isinstance(item, ScenarioItem) and item.scope != _scope(nextitem):
+        item.config.stash[_unions].finish(item.scope)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Keep apart what pytest has one word for: a failure is the kernel's, an error is ours."""
+    report: Any = yield
+    if isinstance(item, ScenarioItem) and call.excinfo is not None:
+        if isinstance(call.excinfo.value, (Failed, Erred)):
+            report.longrepr = item.said(call.excinfo.value)
+        if isinstance(call.excinfo.value, Erred) and report.when == "call":
+            report.when = "setup"
+        elif report.skipped:
+            path, line, _ = item.reportinfo()
+            report.longrepr = (str(path), line + 1, f"Skipped: {call.excinfo.value}")
+    return report  # type: ignore[no-any-return]
+
+
+class ScenarioFile(pytest.File):
+    """A family."""
+
+    def __init__(self, *, family: str, **more: Any) -> None:
+        super().__init__(**more)
+        self.family = family
+
+    def collect(self) -> Iterable[pytest.Collector]:
+        """Its groups that run on any of the unions."""
+        for group in GROUPS:
+            if FAMILIES[group.name] == self.family:
+                yield ScenarioGroup.from_parent(self, name=group.name, group=group)
+
+
+class ScenarioGroup(pytest.Collector):
+    """A group."""
+
+    def __init__(self, *, group: Group, **more: Any) -> None:
+        super().__init__(**more)
+        self.group = group
+
+    def collect(self) -> Iterable[pytest.Item]:
+        """Its scenarios, on each of the unions."""
+        label, _ = kernel_of(self.config)
+        for stage in self.config.stash[_chosen]:
+            for number in _numbers(stage).get(self.group.name, ()):
+                name = f"{self.group.labels[number - 1]}[{stage.name}-{label}]"
+                yield ScenarioItem.from_parent(self, name=name, stage=stage, group=self.group, number=number)
+
+
+@cache
+def _numbers(stage: Stage) -> dict[str, tuple[int, ...]]:
+    """Per group the scenarios that are part of a run of the stage, trials once per run."""
+    redirects = effective(stage.configuration).redirects
+    chosen = Choice().selection(stage.configuration, redirects=redirects, tell=lambda event: None, among=stage.among)
+    return {group.name: numbers for group, numbers in chosen if stage.last or not group.trials}
+
+
+class ScenarioItem(pytest.Item):
+    """A scenario on a kind of union."""
+
+    def __init__(self, *, stage: Stage, group: Group, number: int, **more: Any) -> None:
+        super().__init__(**more)
+        self.stage, self.group, self.number = stage, group, number
+        self.scope = scope_of(self.nodeid, workers_of(self.config))
+        clauses = ["D10"]
+        clauses += ["D13"] if len(group.lowers) > 1 else []
+        clauses += ["D8", "D9"] if stage.configuration.detached else ["D19"] if stage.configuration.detach else []
+        for mark in (FAMILIES[group.name], *clauses):
+            self.add_marker(mark)
+        self.user_properties += [("kernel", os.uname().release), ("union", stage.name)]
+
+    def setup(self) -> None:
+        """See to the union. What is wrong with it is an error of each scenario on it."""
+        if not self.group.trials:
+            self.config.stash[_unions].prepare(self.scope)
+
+    def runtest(self) -> None:
+        """Run it; what it printed becomes part of the report."""
+        steps = self.config.stash[_unions].run(self.scope, self.group, self.number)
+        self.add_report_section("call", "operations", "\n".join(steps))
+
+    def said(self, error: Failed | Erred) -> str:
+        """The complaints and the line that repeats it, in the place of a traceback through ourselves."""
+        command = self.stage.command(kernel_of(self.config)[1])
+        return "\n".join([*map(str, error.args), f"reproduce: {command} {self.group.name}:{self.number}"])
+
+    def reportinfo(self) -> tuple[Path, int, str]:
+        """Where it is declared; pytest counts lines from 0."""
+        declared = (self.group.trials or self.group.scenarios)[self.number - 1]
+        line = int(re.sub(r".*:", "", declared.origin))
+        return self.path, line - 1, self.name

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Which unions scenarios run on when they are tests: what `--union` names, and who shares one.
+
+A union per worker with all groups on it would be built by each of them. So the groups that can share one are dealt
+out: as many unions as there are workers, each with a part of the groups. The part follows from the declarations
+and the number of workers alone, as the controller, which hands scopes out, knows nothing but ids.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from command.options import parse
+from tests.union import GROUPS
+from union.configuration import Configuration, Option
+from union.errors import UsageError
+from union.scenario import Group
+
+WORTH_A_UNION = 100
+"""So many scenarios that share a union are rather dealt out to several, each of which takes a second or so to build."""
+
+_ID = re.compile(r".*?::(?P<group>[^:]+)::.*\[(?P<configuration>[^][]+)\]")
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A configuration whose unions scenarios run on; `words` are those of `./run` that repeat it."""
+
+    name: str
+    configuration: Configuration
+    words: tuple[str, ...]
+    among: tuple[Configuration, ...]  # the stages of the same run
+    last: bool
+
+    def command(self, kernel: str) -> str:
+        """The command line of a run of it."""
+        return " ".join(("./run", *self.words, f"--kernel={kernel}"))
+
+
+def stages(union: str, more: Sequence[str] = ()) -> list[Stage]:
+    """What `union` stands for: the words of a command line, as in `ov-xino-verify`; `more` are further ones.
+
+    A detach run is two, `ov-xino-before` and `ov-xino-detached`. Raises UsageError.
+    """
+    words = (*(f"--{word}" for word in union.split("-")), *more)
+    options = parse(words, {})
+    if options.action != "run" or options.configuration.rotations is not None:
+        raise UsageError(f"--union={union}: it takes a kind of union and its features, like ov or ov-xino-verify")
+    parts = options.configuration.stages()
+    if len(parts) == 1:
+        return [Stage(union, parts[0], words, parts, True)]
+    names = {"before": "before", "after": "detached"}
+    return [
+        Stage(
+            f"{union}-{names[part.moment]}", part, (*words, f"--operations={part.moment}"), parts, part is parts[-1]
+        )
+        for part in parts
+    ]
+
+
+def scope_of(nodeid: str, workers: int) -> str:
+    """What must run on one worker, one after the other: the scope of the scenario with this id, else the id itself."""
+    found = _ID.fullmatch(nodeid)
+    parts = _parts(workers)
+    if not found or found["group"] not in parts:
+        return nodeid
+    return f"{found['configuration']} {parts[found['group']]}"
+
+
+@cache
+def _parts(workers: int) -> dict[str, str]:
+    """Per group the name of its part."""
+    sharing: dict[tuple[int, tuple[Option, ...]], list[Group]] = {}
+    for group in GROUPS:
+        if not group.trials:
+            sharing.setdefault((len(group.lowers) or 1, group.options), []).append(group)
+    names = {group.name: f"trials {group.name}" for group in GROUPS if group.trials}
+    for index, groups in enumerate(sharing.values()):
+        worth = sum(len(group.labels) for group in groups) >= WORTH_A_UNION
+        loads = [0] * (workers if worth else 1)
+        for group in groups:
+            least = loads.index(min(loads))
+            loads[least] += len(group.labels)
+            names[group.name] = f"union {index}.{least}"
+    return names
