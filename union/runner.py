@@ -128,7 +128,7 @@ class Runner:
             )
         if given is None:
             given = self._perform(operation, held)
-        if given.errno != predicted.errno or predicted.value not in (ANYTHING, given.value):
+        if not self.judge.agrees(operation, predicted, given):
             raise Disagreement(Outcome.FAILED, [f"{operation.path}: {given} instead of {predicted}"])
         complaints = self.judge.names(operation.names())
         if not (complaints or given.errno or held):

@@ -9,7 +9,7 @@ from tests.harness.test_judge import LOWER, UNION, UPPER, S, staged
 from union.inodes import Inode
 from union.judge import DeviceRule, Judge
 from union.model import Model
-from union.operations import W, open_file
+from union.operations import Result, W, open_file, shows
 
 
 def inode_of(model: Model, path: str) -> Inode:
@@ -39,6 +39,27 @@ def test_an_index_entry_may_count_as_one_link_where_everything_is_indexed(
     judge.model.index_all = index_all
     witness.staged[S.reg] = witness.true(S.reg, nlink=1 + more)
     assert any("links instead of 1" in line for line in judge.names([S.reg])) != fine
+
+
+@pytest.mark.parametrize(
+    ("index_all", "copied_up", "given", "fine"),
+    [
+        (True, True, "f 0644 1:1 x2 12", True),
+        (True, True, "f 0644 1:1 x1 12", True),
+        (True, True, "f 0644 1:1 x3 12", False),
+        (True, True, "f 0600 1:1 x2 12", False),
+        (True, False, "f 0644 1:1 x2 12", False),
+        (False, True, "f 0644 1:1 x2 12", False),
+    ],
+)
+def test_an_operation_may_show_one_link_more_where_everything_is_indexed(
+    index_all: bool, copied_up: bool, given: str, fine: bool
+) -> None:
+    judge, _ = staged(*([open_file(S.reg, W)] if copied_up else []))
+    judge.model.index_all = index_all
+    looks = shows(S.reg, "f 0644 1:1 x1 12")
+    assert judge.agrees(looks, Result(0, "f 0644 1:1 x1 12"), Result(0, given)) == fine
+    assert not judge.agrees(looks, Result(0, "f 0644 1:1 x1 12"), Result(5, None))
 
 
 @pytest.mark.parametrize(
