@@ -57,14 +57,15 @@ class Choice:
         nothing here; UsageError if it names what none can run.
         """
         groups = _default(configuration, redirects)
-        elsewhere = [group for stage in among for group in _default(stage, redirects)]
+        elsewhere = {group.name for stage in among for group in _default(stage, redirects)}
         words = self.words or [group.name for group in groups]
         selection = []
-        for group, numbers in select(words, [group for group in GROUPS if group in groups or group in elsewhere]):
+        known = elsewhere | {group.name for group in groups}
+        for group, numbers in select(words, [group for group in GROUPS if group.name in known]):
             why = _misplaced(group, groups, configuration, redirects)
             if not why:
                 selection.append((group, numbers))
-            elif group not in elsewhere:
+            elif group.name not in elsewhere:
                 raise UsageError(f"{group.name} {why}")
         number, parts = self.shard
         return self._less_excluded(selection[number - 1 :: parts], tell)
@@ -96,7 +97,7 @@ def _default(configuration: Configuration, redirects: bool) -> tuple[Group, ...]
 def _misplaced(group: Group, default: Sequence[Group], configuration: Configuration, redirects: bool) -> str:
     """Why a group that was named does not belong to this run; empty if it does."""
     renames = (When.DIRECTORY_RENAMES, When.NO_DIRECTORY_RENAMES)
-    if group.when in renames and group not in default:
+    if group.when in renames and all(group is not one for one in default):
         flag = "--xdev" if group.when is When.NO_DIRECTORY_RENAMES else "a run without --xdev"
         return f"expects {group.when.value}: it belongs to {flag}"
     return _unfit(group, configuration, redirects)
@@ -158,7 +159,8 @@ def select(words: Sequence[str], among: Sequence[Group] = GROUPS) -> list[Select
 
 def _select(word: str, among: Sequence[Group]) -> list[Selection]:
     if word in SETS:
-        return [_selection(word, group, 0) for group in SETS[word] if group in among]
+        names = {group.name for group in among}
+        return [_selection(word, group, 0) for group in SETS[word] if group.name in names]
     pattern, colon, digits = word.partition(":")
     if colon and not re.fullmatch("[1-9][0-9]{0,3}", digits):
         raise UsageError(f"{word!r}: behind the colon goes the number of a scenario")
