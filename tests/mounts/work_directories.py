@@ -98,7 +98,7 @@ def incompat(name: str, kind: type[File] | type[Directory]) -> Trial:
 
     def work(stand: Stand) -> None:
         with_work(stand, Directory({"work": Directory({"incompat": Directory({name: kind()})})}))
-        mark = Path(stand.path(f"w/work/incompat/{name}"))
+        mark = Path(stand.path("w/work"), "incompat", name)
         stand.refuses(EINVAL, LAYERS, says=f"overlay with incompat feature '{name}' cannot be mounted")
         stand.holds(f"{mark} is kept", mark.exists())
         (mark.rmdir if kind is Directory else mark.unlink)()
@@ -112,7 +112,7 @@ def volatile(stand: Stand) -> None:
     prepared(stand)
     at = stand.mount(f"{LAYERS},volatile")
     Path(at, "f").write_bytes(b"changed")
-    mark = Path(stand.path("w/work/incompat/volatile/dirty"))
+    mark = Path(stand.path("w/work"), "incompat/volatile/dirty")
     stand.holds("there is a mark", mark.is_file())
     stand.unmount()
     for options in (LAYERS, f"{LAYERS},volatile", f"{LAYERS},index=on"):
