@@ -155,7 +155,7 @@ def broken(path: Path, plan: dict[str, str], *words: str) -> tuple[str, str]:
 def outcomes(text: str, group: str) -> list[tuple[str, int]]:
     """Of the scenarios of a group, in the short summary: the outcome and the number."""
     labels = next(one.labels for one in GROUPS if one.name == group)
-    found = re.findall(rf"^(\w+) \S+::{group}::(.*)\[ov-stock-6\.12\]", text.rpartition("short test summary")[2], re.M)
+    found = re.findall(rf"^(\w+) \S+::{group}::(.*?)\[ov-stock-6\.12\]", text.rpartition("short test summary")[2], re.M)
     return sorted((word, labels.index(label) + 1) for word, label in found)
 
 
