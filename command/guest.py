@@ -52,7 +52,7 @@ def _boot(options: Options, kernel: str, arguments: list[str], out: Sink, err: S
     guest = UmlGuest(binary, log_dir=options.log_dir, cpus=options.cpus)
     if options.configuration.detach or options.action == "controls":
         native.ensure_programs()
-    _compile()
+    compile_packages()
     sys.stdout.flush()
     command = [sys.executable, "-B", str(bootstrap.CHECKOUT / "run"), *arguments]
     shared = [(options.results, SHARED)] if options.results else []
@@ -81,9 +81,9 @@ def _status(result: GuestResult, guest: UmlGuest) -> int:
     raise SetupError(f"guest: {result.explain()}")
 
 
-def _compile() -> None:
+def compile_packages() -> None:
     """The guest sees a read-only root, so byte code must be there before it starts."""
     for package in PACKAGES:
         compileall.compile_dir(bootstrap.CHECKOUT / package, quiet=2)
-    for module in ("mount_union.py", "tests/__init__.py"):
-        compileall.compile_file(bootstrap.CHECKOUT / module, quiet=2)
+    compileall.compile_dir(bootstrap.CHECKOUT / "tests", maxlevels=0, quiet=2)
+    compileall.compile_file(bootstrap.CHECKOUT / "mount_union.py", quiet=2)

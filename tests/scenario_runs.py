@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 import pytest
 
 from command import native
-from report.events import Event, OperationStarted, Outcome, ScenarioEnded
+from report.events import Outcome
 from tests.scopes import Stage
-from tests.union_server import Key, UnionServer, run_trial
+from tests.union_server import Ended, Key, TrialServer, UnionServer
+from union.configuration import Configuration
 from union.errors import SetupError
 from union.plan import Share, Turn
 from union.scenario import Group
@@ -41,6 +42,8 @@ class Unions:
     def __init__(self, require: bool) -> None:
         self._require = require
         self._shared: dict[str, _Shared] = {}
+        self._trials = TrialServer()
+        self._reasons: dict[Configuration, list[str]] = {}
 
     def add(self, scope: str, stage: Stage, group: Group, number: int) -> None:
         """Say that a scenario is going to be asked for."""
@@ -59,17 +62,18 @@ class Unions:
         if shared.server and shared.server.complaints:
             raise Erred("the union is not what it must be:", *shared.server.complaints)
 
-    def run(self, scope: str, group: Group, number: int) -> list[str]:
-        """Run a scenario; its operations as lines to repeat them. Raises Failed or Erred, or skips."""
+    def run(self, scope: str, group: Group, number: int) -> None:
+        """Run a scenario. Raises Failed or Erred, or skips."""
         shared = self._shared[scope]
         try:
             if group.trials:
-                return self._judged(run_trial(group, number), missing=True)
+                self._judge(self._trials.run(group, number), missing=True)
+                return
             assert shared.server
             if why := shared.server.skipped.get((group.name, number)):
                 self._miss(why)
             self._before(shared.server, group, number, shared.wanted[group.name][1])
-            return self._judged(shared.server.run(group, number))
+            self._judge(shared.server.run(group, number))
         except SetupError as error:
             shared.broken = str(error)
             raise Erred(str(error)) from error
@@ -88,13 +92,19 @@ class Unions:
     def _build(self, shared: _Shared) -> None:
         configuration = shared.stage.configuration
         try:
-            if reasons := native.unsuitable(configuration):
-                shared.missing = "; ".join(reasons)
+            shared.missing = "; ".join(self._unsuitable(configuration))
+            if shared.missing:
                 return
             turns = [Turn(name, group, tuple(sorted(wanted))) for name, (group, wanted) in shared.wanted.items()]
             shared.server = UnionServer(configuration, Share(tuple(turns), turns[0].group.options))
         except SetupError as error:
             shared.broken = str(error)
+
+    def _unsuitable(self, configuration: Configuration) -> list[str]:
+        """Why the kernel cannot have unions of this kind, asked once: it forks."""
+        if configuration not in self._reasons:
+            self._reasons[configuration] = native.unsuitable(configuration)
+        return self._reasons[configuration]
 
     def _before(self, server: UnionServer, group: Group, number: int, wanted: list[int]) -> None:
         """A scenario of a sequence goes on where the one before it ended: those that nobody asked for run first."""
@@ -106,20 +116,17 @@ class Unions:
                 pytest.skip(f"the scenario it goes on from, {group.name}:{earlier}, did not run on this union")
             server.run(group, earlier)
 
-    def _judged(self, events: list[Event], missing: bool = False) -> list[str]:
-        steps = [event.reproducer for event in events if isinstance(event, OperationStarted)]
-        [ended] = [event for event in events if isinstance(event, ScenarioEnded)]
-        match ended.outcome:
+    def _judge(self, ended: Ended, missing: bool = False) -> None:
+        match Outcome[ended.outcome]:
             case Outcome.FAILED:
-                raise Failed(*ended.complaints, *(f"  {step}" for step in steps))
+                raise Failed(*ended.complaints, *(f"  {step}" for step in ended.steps))
             case Outcome.ERROR:
-                raise Erred(*ended.complaints, *(f"  {step}" for step in steps))
+                raise Erred(*ended.complaints, *(f"  {step}" for step in ended.steps))
             case Outcome.SKIPPED:
                 why = "; ".join(ended.complaints)
                 if missing:
                     self._miss(why)
                 pytest.skip(why)
-        return steps
 
     def _miss(self, why: str) -> None:
         if self._require:

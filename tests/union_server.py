@@ -2,7 +2,7 @@
 """A union in a process of its own, on which scenarios are replayed one at a time, as somebody asks for them.
 
 The process has a private mount namespace, so the one that asks keeps its own, and what was mounted goes with it,
-however either ends.
+however either ends. Trials share one: to fork for each would take longer than most of them do.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
 
 from command.native import MOUNTPOINT
 from mount_union import mount_union
-from report.events import Checked, Event, Outcome, ScenarioEnded
+from report.events import Checked, Event, OperationStarted, Outcome, ScenarioEnded
+from tests import mounts
 from union.configuration import Configuration
 from union.errors import HarnessError, SetupError, Unsupported, UsageError
 from union.plan import NothingLeft, Share
@@ -30,11 +32,50 @@ Key = tuple[str, int]
 """A group's name and the number of a scenario."""
 
 
+class Ended(NamedTuple):
+    """What came of a scenario: its outcome, why, and, unless it passed, the lines that repeat its operations."""
+
+    outcome: str
+    complaints: tuple[str, ...] = ()
+    steps: tuple[str, ...] = ()
+
+
 class Told(list[Event]):
     """A listener that keeps what it hears."""
 
     def __call__(self, event: Event) -> None:
         self.append(event)
+
+
+class Child:
+    """A process with mounts of its own that does what it is asked to over a pipe, as `work` reads it.
+
+    Whatever is wrong with it is raised as SetupError, and then it is gone. Of what it does little goes over the pipe:
+    to pickle and unpickle the events of a scenario takes longer than to run it.
+    """
+
+    def __init__(self, work: Callable[[Connection], None]) -> None:
+        self._pid, self._pipe = _forked(work)
+        self.alive = True
+
+    def ask(self, what: Key | None) -> Any:
+        """Send `what`; the answer of the process."""
+        self._pipe.send(what)
+        return self.answer()
+
+    def answer(self) -> Any:
+        """What the process says next."""
+        try:
+            return _received(self._pipe)
+        except SetupError:
+            self.end()
+            raise
+
+    def end(self) -> None:
+        """See it end: it does when nobody asks any more."""
+        self.alive = False
+        self._pipe.close()
+        os.waitpid(self._pid, 0)
 
 
 class UnionServer:
@@ -45,57 +86,39 @@ class UnionServer:
 
     def __init__(self, configuration: Configuration, share: Share) -> None:
         self.ran: set[Key] = set()
-        self._pid, self._pipe = _forked(lambda pipe: _serve(pipe, configuration, share))
-        self._alive = True
-        events = self._answer()
+        self._child = Child(lambda pipe: _serve(pipe, configuration, share))
+        events: list[Event] = self._child.answer()
         self.skipped = {(e.group, e.number): "; ".join(e.complaints) for e in events if isinstance(e, ScenarioEnded)}
         self.complaints = complaints(events)
         """What is wrong with the union before anything was done to it."""
         if all((turn.group.name, number) in self.skipped for turn in share.turns for number in turn.numbers):
-            self._reap()
+            self._child.end()
 
-    def run(self, group: Group, number: int) -> list[Event]:
-        """Replay one scenario; all that it told."""
+    def run(self, group: Group, number: int) -> Ended:
+        """Replay one scenario."""
         self.ran.add((group.name, number))
-        self._pipe.send((group.name, number))
-        return self._answer()
+        return Ended(*self._child.ask((group.name, number)))
 
     def finish(self) -> list[str]:
         """Look at the union once more, unmount it, and say what is wrong; nothing if there is none any more."""
-        if not self._alive:
+        if not self._child.alive:
             return []
-        self._pipe.send(None)
-        events = self._answer()
-        self._reap()
-        return complaints(events)
-
-    def _answer(self) -> list[Event]:
-        try:
-            return _received(self._pipe)
-        except SetupError:
-            self._reap()
-            raise
-
-    def _reap(self) -> None:
-        self._alive = False
-        self._pipe.close()
-        os.waitpid(self._pid, 0)
+        found: list[str] = self._child.ask(None)
+        self._child.end()
+        return found
 
 
-def run_trial(group: Group, number: int) -> list[Event]:
-    """Run one trial in a child process; all that it told."""
+class TrialServer:
+    """A child process for trials, each of which mounts its own; a new one after one that died."""
 
-    def work(pipe: Connection) -> None:
-        events = Told()
-        run_trials(group, (number,), "", events)
-        pipe.send(list(events))
+    def __init__(self) -> None:
+        self._child: Child | None = None
 
-    pid, pipe = _forked(work)
-    try:
-        return _received(pipe)
-    finally:
-        pipe.close()
-        os.waitpid(pid, 0)
+    def run(self, group: Group, number: int) -> Ended:
+        """Run one trial. Raises SetupError when the child died of it."""
+        if not (self._child and self._child.alive):
+            self._child = Child(_serve_trials)
+        return Ended(*self._child.ask((group.name, number)))
 
 
 def complaints(events: Sequence[Event]) -> list[str]:
@@ -104,9 +127,17 @@ def complaints(events: Sequence[Event]) -> list[str]:
     return [f"{event.clause}: {event.what}: {line}" for event in failed for line in event.complaints]
 
 
-def _received(pipe: Connection) -> list[Event]:
+def _ended(events: Sequence[Event]) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    [end] = [event for event in events if isinstance(event, ScenarioEnded)]
+    if end.outcome is Outcome.PASSED:
+        return (end.outcome.name, (), ())
+    steps = tuple(event.reproducer for event in events if isinstance(event, OperationStarted))
+    return (end.outcome.name, end.complaints, steps)
+
+
+def _received(pipe: Connection) -> Any:
     try:
-        answer: list[Event] | str = pipe.recv()
+        answer: Any = pipe.recv()
     except EOFError:
         raise SetupError("the process of the union died") from None
     if isinstance(answer, str):
@@ -138,24 +169,32 @@ def _forked(work: Callable[[Connection], None]) -> tuple[int, Connection]:
         os._exit(0)
 
 
+def _serve_trials(pipe: Connection) -> None:
+    groups = {group.name: group for group in mounts.GROUPS}
+    while True:
+        name, number = pipe.recv()
+        events = Told()
+        run_trials(groups[name], (number,), "", events)
+        pipe.send(_ended(events))
+
+
 def _serve(pipe: Connection, configuration: Configuration, share: Share) -> None:
     events = Told()
-
-    def send() -> None:
-        pipe.send(list(events))
-        events.clear()
-
     with _skipping(share, events), mount_union(configuration, share, MOUNTPOINT, events) as union:
-        send()
+        pipe.send(list(events))
         runner = Runner(union.judge, union.log, events, slashes=configuration.slashes)
         turns = {turn.group.name: turn for turn in union.turns}
         while (wanted := pipe.recv()) is not None:
+            events.clear()
             name, number = wanted
             runner.run_turn(replace(turns[name], numbers=(number,)), "")
-            send()
+            pipe.send(_ended(events))
+        events.clear()
         if not runner.lost:
             union.finish(runner.spoiled)
-    send()
+        pipe.send(complaints(events))
+        return
+    pipe.send(list(events))
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from datasets.reference import C0, C1, FIRST_SET
-from tests.union import GROUPS, PARITY
+from tests.union import GROUPS, MODULES, PARITY
 from tests.union.choice import by_name, default_groups, select
 from tests.union.parity_table import UPSTREAM, added, render
 from union.errors import UsageError
@@ -124,6 +124,11 @@ def test_errnos_are_upstreams() -> None:
 
 
 # Declared well ------------------------------------------------------------------------------------
+
+
+def test_families_have_names_of_their_own() -> None:
+    families = [module.__name__.rpartition(".")[2] for module in MODULES]
+    assert len(families) == len(set(families))
 
 
 @pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.name)

@@ -2,7 +2,7 @@
 """Trials: scenarios about mounting, and about layers that no union of a run has, a file per family."""
 
 from tests.mounts import (
-    acls,
+    acl_changes,
     bad_marks,
     bad_origins,
     case_folding,
@@ -20,7 +20,7 @@ from tests.mounts import (
     layer_failures,
     layer_paths,
     lesser_mounter,
-    listings,
+    marked_listings,
     memory_copy_up,
     memory_detach,
     memory_files,
@@ -55,11 +55,11 @@ MODULES = (
     foreign_handles,
     verity,
     detached,
-    listings,
+    marked_listings,
     changed_underneath,
     lesser_mounter,
     unreadable_layers,
-    acls,
+    acl_changes,
     two_overlays,
     refused_options,
     layer_paths,

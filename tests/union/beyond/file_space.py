@@ -237,12 +237,13 @@ def _no_ranges(lower: Path, upper: Path) -> str | None:
 # holes and extents ----------------------------------------------------------------------------------
 
 CHUNK = len(DATA)
+# Longer than the 1 MiB that is copied up at a time, but not by much: a guest takes long to touch pages of memory.
 LARGE = {
-    "a hole, then data": bytes(2 * MIB) + DATA,
-    "data, then a hole": DATA + bytes(2 * MIB),
+    "a hole, then data": bytes(MIB) + DATA,
+    "data, then a hole": DATA + bytes(MIB),
     "nothing but a hole": bytes(3 * MIB),
-    "data and holes in turn": (DATA + bytes(CHUNK)) * 24,
-    "data alone, not whole blocks": DATA * 40 + DATA[:123],
+    "data and holes in turn": (DATA + bytes(CHUNK)) * 10,
+    "data alone, not whole blocks": DATA * 20 + DATA[:123],
 }
 SPARSE = Directory(
     {f"file{number}": File(content) for number, content in enumerate((*LARGE.values(), *LARGE.values()), FIRST_SET)}
@@ -312,9 +313,10 @@ def _no_extents(lower: Path, upper: Path) -> str | None:
 # a full upper ---------------------------------------------------------------------------------------
 
 SPARE = 256 * KIB
+MUCH = DATA * 16
 FULL = Directory(
     {
-        **{f"file{number}": File(DATA * 16) for number in range(FIRST_SET, FIRST_SET + 4)},
+        **{f"file{number}": File(MUCH) for number in range(FIRST_SET, FIRST_SET + 4)},
         **{f"small{number}": File(C0) for number in range(FIRST_SET, FIRST_SET + 4)},
     }
 )
@@ -347,11 +349,11 @@ NO_SPACE = (
         lambda n: (
             *squeezed(n),
             Attempt(path=file(n), what=hold(file(n), W, "early"), returns="success", on_lower="ENOSPC"),
-            Digest(path=file(n), returns=digest(DATA * 16)),
+            Digest(path=file(n), returns=digest(MUCH)),
             relaxed(n),
             hold(file(n), RW),
             writes(file(n), b"new"),
-            *reads_whole(file(n), b"new" + (DATA * 16)[3:]),
+            *reads_whole(file(n), b"new" + MUCH[3:]),
         ),
     ),
     Scenario(
@@ -359,7 +361,7 @@ NO_SPACE = (
         lambda n: (
             *squeezed(n),
             Attempt(path=file(n), what=ChangeMode(path=file(n), mode=0o600), returns="success", on_lower="ENOSPC"),
-            *reads_whole(file(n), DATA * 16),
+            *reads_whole(file(n), MUCH),
             relaxed(n),
         ),
     ),
