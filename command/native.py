@@ -192,13 +192,13 @@ def _carry_out(configuration: Configuration, share: Share, how: str, tell: Liste
         for turn in union.turns:
             runner.run_turn(turn, how)
             if share.rotating and not within and not runner.lost:
-                complaints = tuple(_remounted(union, runner, turn.top))
+                complaints = tuple(remounted(union, runner, turn.top))
                 tell(Checked("-", "after a remount each group is as the model says", complaints))
         if not runner.lost:
             union.finish(runner.spoiled)
 
 
-def _remounted(union: Union, runner: Runner, top: str) -> list[str]:
+def remounted(union: Union, runner: Runner, top: str) -> list[str]:
     """Mount the union again after a group and look at it; a refusal is a failure, as it is in the middle of one."""
     try:
         union.cycler.remount()
