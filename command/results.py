@@ -39,15 +39,21 @@ def written(directory: Path | None, command: str) -> Iterator[Path | None]:
     if directory is None:
         yield None
         return
+    events = begun(directory)
+    try:
+        yield events
+    finally:
+        write(directory, command)
+
+
+def begun(directory: Path) -> Path:
+    """An empty file for the events of a run, in `directory`, which is made if need be. Raises UsageError."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / EVENTS).write_bytes(b"")
     except OSError as error:
         raise UsageError(f"--results: cannot write to {directory}: {error.strerror}") from error
-    try:
-        yield directory / EVENTS
-    finally:
-        write(directory, command)
+    return directory / EVENTS
 
 
 def write(directory: Path, command: str) -> None:

@@ -26,6 +26,7 @@ from kernel.gateway import WATCHED
 from tests.guest_unions import InGuest
 from tests.guest_workers import NATIVE, kernel_of, workers_of
 from tests.scenario_kernel import Kernel, choose, running
+from tests.scenario_reports import Reports, directory_of, keep_facts
 from tests.scenario_runs import Erred, Failed, Unions
 from tests.scopes import Stage, scope_of, stages
 from tests.union import FAMILIES, GROUPS, MODULES
@@ -59,6 +60,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--lower-fs", choices=get_args(LowerFs), help="Filesystem of the lower layer.")
     group.addoption("--detach", choices=("on", "off"), help="With off xino is plain xino=on.")
     group.addoption("--require", action="store_true", help="What is skipped as something is missing is an error.")
+    group.addoption("--results", type=Path, metavar="DIR", help="Put JUnit XML, KTAP, result.txt (LAVA) and kcidb.json "
+                    "about the scenarios there, and the state, the log and the console of each worker's kernel.")
     group.addoption("--expect", type=Path, metavar="FILE", help="Scenarios that are known to fail, as ./run has it; "
                     "one that passes all the same fails.")
 
@@ -101,6 +104,13 @@ def pytest_configure(config: pytest.Config) -> None:
     unions = Unions(lambda: _start(config), config.getoption("--require"))
     config.stash[_unions] = unions
     config.add_cleanup(unions.close)
+    directory = config.getoption("--results")
+    if directory and not hasattr(config, "workerinput") and config.stash.get(_chosen, []):
+        try:
+            named = {stage.name: stage for stage in config.stash[_chosen]}
+            config.pluginmanager.register(Reports(directory.absolute(), named, scenario_kernel(config).word))
+        except HarnessError as error:
+            raise pytest.UsageError(str(error)) from error
 
 
 def scenario_kernel(config: pytest.Config) -> Kernel:
@@ -114,7 +124,9 @@ def scenario_kernel(config: pytest.Config) -> Kernel:
 def _start(config: pytest.Config) -> Here | InGuest:
     """The place of the unions of this worker."""
     kernel = scenario_kernel(config)
-    return InGuest(Path(kernel.program), config.getoption("--test-limit")) if kernel.program else Here()
+    if not kernel.program:
+        return Here()
+    return InGuest(Path(kernel.program), config.getoption("--test-limit"), directory_of(config))
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -123,6 +135,13 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     leads = config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput")
     if config.stash[_chosen] and not (leads or config.getoption("collectonly")):
         config.stash[_unions].begin()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Keep what the kernel has to say."""
+    directory = directory_of(session.config)
+    if directory and (found := session.config.stash[_unions].facts()):
+        keep_facts(directory, *found)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -259,7 +278,8 @@ class ScenarioItem(pytest.Item):
         for known in self.config.stash[_expected]:
             if (known.group, known.number) == (group.name, number) and known.applies(self.command, kernel.release):
                 self.add_marker(pytest.mark.xfail(raises=Failed, strict=True, reason=known.reason))
-        self.user_properties += [("kernel", kernel.release), ("union", stage.name), ("command", self.reproducer)]
+        self.user_properties += [("kernel", kernel.release), ("union", stage.name)]
+        self.user_properties += [("scenario", f"{group.name}:{number}"), ("command", self.reproducer)]
 
     @property
     def reproducer(self) -> str:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -10,6 +11,7 @@ import pytest
 
 from report.events import Outcome
 from tests.guest_unions import GuestLost, InGuest
+from tests.kernel_facts import Facts
 from tests.scopes import Stage
 from tests.union_server import Built, Ended, Here, Key
 from union.errors import SetupError
@@ -43,6 +45,7 @@ class Unions:
         self._require = require
         self._place: Here | InGuest | None = None
         self._shared: dict[str, _Shared] = {}
+        self._options: Counter[str] = Counter()
 
     def add(self, scope: str, stage: Stage, group: Group, number: int) -> None:
         """Say that a scenario is going to be asked for."""
@@ -53,10 +56,13 @@ class Unions:
         """Begin the place, so that it is ready when the first scenario is asked for."""
         self._place = self._place or self._start()
 
-    @property
-    def place(self) -> Here | InGuest | None:
-        """Where the unions are, None before the first."""
-        return self._place
+    def facts(self) -> tuple[Facts, Mapping[str, int]] | None:
+        """The state of the kernel, and the options that were in effect on how many unions; None without a kernel."""
+        try:
+            return (self._place.facts(), self._options) if self._place else None
+        except GuestLost:
+            self._lose()
+            return None
 
     def evidence(self, scope: str) -> Mapping[str, str]:
         """What was seen when the union was built."""
@@ -133,6 +139,7 @@ class Unions:
         wanted = {name: sorted(numbers) for name, numbers in shared.wanted.items()}
         try:
             shared.built = self._place.build(scope, shared.stage.configuration, wanted, shared.stage.rotating)
+            self._options.update([value for value in [shared.built.evidence.get("options in effect")] if value])
         except SetupError as error:
             shared.broken = str(error)
         except GuestLost as lost:

@@ -24,17 +24,19 @@ WORTH_A_UNION = 100
 """So many scenarios that share a union are rather dealt out to several, each of which takes a second or so to build."""
 
 _ROTATING = "-rotating"
-_ID = re.compile(r".*?::(?P<group>[^:]+)::.*\[(?P<configuration>[^][]+)\]")
+_ID = re.compile(r".*?::(?P<group>[^:]+)::(?P<label>.*)\[(?P<configuration>[^][]+)\]")
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A configuration whose unions scenarios run on; `words` are those of `./run` that repeat it.
+    """A part of the runs that `union` stands for: a configuration whose unions scenarios run on.
 
-    `run` are those of all stages together, `among` the configurations of these, `option` what is said for this one
-    alone. A `rotating` union is mounted anew after each group, its upper layer turned into a lower one.
+    `words` are those of `./run` that repeat it, `run` are those of all stages together, `among` the configurations of
+    these, `option` what is said for this one alone. A `rotating` union is mounted anew after each group, its upper
+    layer turned into a lower one.
     """
 
+    union: str
     name: str
     configuration: Configuration
     run: tuple[str, ...]
@@ -64,18 +66,23 @@ def stages(union: str, more: Sequence[str] = ()) -> list[Stage]:
     if options.action != "run":
         raise UsageError(f"--union={union}: it takes a kind of union and its features, like ov or ov-xino-verify")
     parts = options.configuration.stages()
-    names = {"before": "before", "after": "detached"}
     if len(parts) > 1:
+        before, after = parts
         return [
-            Stage(
-                f"{union}-{names[part.moment]}", part, words, f"--operations={part.moment}", parts, part is parts[-1]
-            )
-            for part in parts
+            Stage(union, f"{union}-before", before, words, "--operations=before", parts, False),
+            Stage(union, f"{union}-detached", after, words, "--operations=after", parts, True),
         ]
     [one] = parts
     rotates = one.rotations is not None and not (one.detach or one.plain)
-    rotating = [Stage(f"{union}{_ROTATING}", one, words, "", parts, False, True)] if rotates else []
-    return [*rotating, Stage(union, one, words, "", parts, True)]
+    rotating = [Stage(union, f"{union}{_ROTATING}", one, words, "", parts, False, True)] if rotates else []
+    return [*rotating, Stage(union, union, one, words, "", parts, True)]
+
+
+def scenario_of(nodeid: str) -> tuple[str, str]:
+    """The group and the label of the scenario with this id; ValueError if it is none."""
+    if found := _ID.fullmatch(nodeid):
+        return found["group"], found["label"]
+    raise ValueError(f"{nodeid}: the id of no scenario")
 
 
 def scope_of(nodeid: str, workers: int) -> str:
