@@ -119,15 +119,20 @@ def run(options: Options) -> int:
     if options.configuration.detach and COMMAND not in os.environ:
         ensure_programs()
     with output.text(sys.stdout, options.log_dir) as out:
-        command = os.environ.get(COMMAND) or options.command()
-        terminal = Terminal(command, verbose=options.verbose, out=out, families=FAMILIES)
-        with results.written(options.results, command) as events:
+        how = command(options)
+        terminal = Terminal(how, verbose=options.verbose, out=out, families=FAMILIES)
+        with results.written(options.results, how) as events:
             record = events or os.environ.get(results.VARIABLE)
             tell = all_of(Recorder(Path(record)), terminal) if record else terminal
-            known = {(e.group, e.number): e.reason for e in options.expected if e.applies(command, os.uname().release)}
+            known = {(e.group, e.number): e.reason for e in options.expected if e.applies(how, os.uname().release)}
             carry_out(options.configuration, options.choice, Expecting(tell, known))
         terminal.summary()
     return exit_code(terminal)
+
+
+def command(options: Options) -> str:
+    """The command line that repeats the run, without its groups; in a guest that of its host."""
+    return os.environ.get(COMMAND) or options.command()
 
 
 def ensure_programs() -> None:

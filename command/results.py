@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from report import junit, kcidb, ktap, lava
-from report.record import read
+from report.events import Refused
+from report.record import Recorder, read
 from report.results import Results, collect
 from tests.union import FAMILIES
 from union.errors import SetupError, UsageError
@@ -54,6 +55,13 @@ def begun(directory: Path) -> Path:
     except OSError as error:
         raise UsageError(f"--results: cannot write to {directory}: {error.strerror}") from error
     return directory / EVENTS
+
+
+def refused(directory: Path | None, command: str, why: str) -> None:
+    """Tell in the reports, those of the guest's host if this is a guest, that the run cannot be carried out here."""
+    with written(directory, command) as events:
+        if record := events or os.environ.get(VARIABLE):
+            Recorder(Path(record))(Refused(why))
 
 
 def write(directory: Path, command: str) -> None:

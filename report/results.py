@@ -12,12 +12,14 @@ from report.events import (
     Evidence,
     Finished,
     Outcome,
+    Refused,
     ScenarioEnded,
     ScenarioStarted,
     StageStarted,
 )
 
 CUT_OFF: tuple[str, ...] = ("it was interrupted, or its kernel or its guest was lost: more was to come",)
+RUNS_HERE = "the run can be carried out here"
 LOST: tuple[str, ...] = ("the run ended while this was under way",)
 
 
@@ -87,6 +89,9 @@ def collect(command: str, told: Iterable[Event], families: Mapping[str, str]) ->
             case Evidence(name, value):
                 values = results.evidence.setdefault(name, [])
                 values += [] if value in values else [value]
+            case Refused(why):
+                results.cases.append(Case("checks", "run", 0, RUNS_HERE, Outcome.SKIPPED, (why,), 0.0, stage))
+                return results
             case Finished():
                 return results
     if running:

@@ -26,6 +26,7 @@ from report.events import (
     OperationEnded,
     OperationStarted,
     Outcome,
+    Refused,
     ScenarioEnded,
     ScenarioStarted,
     StageStarted,
@@ -107,6 +108,11 @@ def test_a_run_that_was_cut_off_between_two_scenarios_is_an_error() -> None:
     told = list(events())[:-1]
     assert collect("./run", told, {}).cases[-1].outcome is Outcome.ERROR
     assert collect("./run", [], {}).cases[-1].outcome is Outcome.ERROR
+
+
+def test_a_run_that_cannot_be_carried_out_is_skipped() -> None:
+    (case,) = collect("./run --ov --xino", [Refused("no nofollow here")], FAMILIES).cases
+    assert (case.selector, case.outcome, case.complaints) == ("run", Outcome.SKIPPED, ("no nofollow here",))
 
 
 def test_each_case_knows_what_repeats_it() -> None:
