@@ -19,6 +19,8 @@ from report.record import Recorder, all_of, decode, encode, read
 from report.results import Results, collect
 from tests.harness.sample_run import COUNTS, FAMILIES, events, results
 
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
 # The record ---------------------------------------------------------------------------------------
 
 
@@ -77,11 +79,12 @@ def test_each_case_knows_what_repeats_it() -> None:
 
 
 def test_junitparser_counts_the_same(tmp_path: Path) -> None:
-    (tmp_path / "results.xml").write_text(junit.write(results()), encoding="utf-8")
+    (tmp_path / "results.xml").write_text(junit.write(results(), NOW), encoding="utf-8")
     document = JUnitXml.fromfile(str(tmp_path / "results.xml"))
     assert (document.tests, document.failures, document.errors, document.skipped) == (7, 2, 1, 1)
     suites = {suite.name: suite for suite in document}
     assert set(suites) == {"rename_file.before", "rename_file.after", "checks.after", "xattrs.after"}
+    assert {suite.timestamp for suite in suites.values()} == {"2026-01-02T00:00:00+00:00"}
     cases = list(suites["rename_file.before"])
     assert [case.name.partition(":")[0] for case in cases] == ["rename-file", "rename-file"]
     (failure,) = cases[1].result
@@ -112,7 +115,7 @@ def test_a_lava_name_that_comes_twice_is_numbered() -> None:
 
 
 def test_kcidb_takes_the_document() -> None:
-    text = kcidb.write(results(), "ovl_detach", "ovl_detach:6.12", datetime(2026, 1, 2, tzinfo=UTC))
+    text = kcidb.write(results(), "ovl_detach", "ovl_detach:6.12", NOW)
     document = json.loads(text)
     assert kcidb_io.schema.V5_3.is_valid(document)
     assert Counter(test["status"] for test in document["tests"]) == {"PASS": 3, "FAIL": 2, "SKIP": 1, "ERROR": 1}
