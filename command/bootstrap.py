@@ -13,7 +13,7 @@ from typing import NoReturn
 CHECKOUT = Path(__file__).resolve().parent.parent
 BUNDLED = CHECKOUT / "lib"  # the libraries of a tarball made by ci/kselftest/make_tarball
 RUN_TIME = ("tabulate", "tqdm")
-TEST_TIME = (*RUN_TIME, "pytest", "xdist", "hypothesis", "mypy", "ruff")
+TEST_TIME = (*RUN_TIME, "pytest", "xdist", "hypothesis", "mypy", "ruff", "yaml", "check_jsonschema")
 MARK = "OVL_DETACH_VENV"  # set when we have started ourselves again, so that it happens only once
 
 
