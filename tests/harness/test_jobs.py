@@ -150,7 +150,8 @@ def signalled(tmp_path: Path, *words: str, lava: bool = True) -> tuple[int, list
     """The script's exit code, what it signalled and what else it printed."""
     if lava:
         executable(tmp_path / "lava-test-case", '#!/bin/sh\necho "SIGNAL $1 $2 $3"\n')
-    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    # Our interpreter has the libraries already.
+    environment = {**os.environ, "PATH": f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}"}
     done = subprocess.run([SIGNAL, *words], stdout=-1, stderr=subprocess.STDOUT, text=True, env=environment)
     lines = done.stdout.splitlines()
     signals = [line.removeprefix("SIGNAL ") for line in lines if line.startswith("SIGNAL ")]

@@ -162,8 +162,8 @@ def test_the_kernels_parser_would_notice(pattern: str, instead: str, kernel_tool
 
 
 def wrapped(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The wrapper with the options WORDS of ./run."""
-    everything = {**os.environ, **environment}
+    """The wrapper with the options WORDS of ./run, by our interpreter, which has the libraries already."""
+    everything = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **environment}
     return subprocess.run([WRAPPER, *words], capture_output=True, text=True, env=everything)
 
 
