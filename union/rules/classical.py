@@ -38,6 +38,7 @@ from union.rules.common import (
     copy_up,
     may,
     remove,
+    same_object,
     touch_directory,
     uid_of,
 )
@@ -121,8 +122,8 @@ def _rename(model: Model, operation: Operation) -> Value:
         raise Refusal(errno.EINVAL)
     if new.inode in old.above and new.parent is not old.parent:
         raise Refusal(errno.ENOTEMPTY)
-    if inode is new.inode and not inode.breaks:
-        return None  # the same object under both names: nothing happens
+    if same_object(old, new):
+        return None
     directory = isinstance(inode, DirectoryInode)
     check_delete(old, uid, directory=directory)
     if new.inode is None:

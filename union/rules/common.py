@@ -38,6 +38,16 @@ def uid_of(operation: Operation) -> int:
     return UNPRIVILEGED if operation.unprivileged else 0
 
 
+def same_object(old: Place, new: Place) -> bool:
+    """Whether both names are of one object to the kernel, so that a rename does nothing.
+
+    The names of a lower hard-link group that an index does not hold together are objects of their own.
+    """
+    if old.inode is not new.inode or old.inode is None:
+        return False
+    return not old.inode.breaks or (old.parent is new.parent and old.name == new.name)
+
+
 def may(inode: Inode, uid: int, access: int) -> bool:
     """Permission bits and ACL; root may all (search asks for one x bit, which directories here always have)."""
     if uid == 0:

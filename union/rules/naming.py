@@ -13,7 +13,7 @@ from union.namecalls import RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT
 from union.operations import Make, Operation, Rename, RenameFlags, Value
 from union.rules import classical
 from union.rules.attributes import raised
-from union.rules.common import Refusal, Rules, check_create, check_delete, touch_directory, uid_of
+from union.rules.common import Refusal, Rules, check_create, check_delete, same_object, touch_directory, uid_of
 
 if TYPE_CHECKING:
     from union.model import Model
@@ -69,9 +69,21 @@ def _rename(model: Model, operation: Operation) -> Value:
         _exchange(model, old, new, uid)
         return None
     if flags & RENAME_WHITEOUT:
-        raise Refusal(errno.EINVAL)  # an overlay makes its whiteouts itself
+        _whiteout(old, new, uid)
+        return None
     plain = Rename(path=operation.path, to=operation.to, unprivileged=operation.unprivileged)
     return classical.RULES[Rename](model, plain)
+
+
+def _whiteout(old: Place, new: Place, uid: int) -> None:
+    """An overlay makes its whiteouts itself, but is asked only for what no rule of all filesystems settles."""
+    if new.inode in old.above:
+        raise Refusal(errno.ENOTEMPTY)
+    if same_object(old, new):
+        return
+    if new.inode is not None and old.inode not in new.above:
+        check_delete(new, uid, directory=isinstance(old.inode, DirectoryInode))
+    raise Refusal(errno.EINVAL)
 
 
 def _exchange(model: Model, old: Place, new: Place, uid: int) -> None:
@@ -80,7 +92,7 @@ def _exchange(model: Model, old: Place, new: Place, uid: int) -> None:
             raise Refusal(errno.ENOTDIR)
     if old.inode in new.above or new.inode in old.above:
         raise Refusal(errno.EINVAL)
-    if old.inode is new.inode:
+    if same_object(old, new):
         return
     for place in (old, new):
         check_delete(place, uid, directory=isinstance(place.inode, DirectoryInode))
