@@ -20,7 +20,7 @@ from union.detach import detach, over_empty_lower
 from union.effective import Effective, effective
 from union.judge import DeviceRule, Judge, Look
 from union.kernellog import KernelLog
-from union.layers import Foundation
+from union.layers import Foundation, Lay
 from union.model import Model
 from union.overlay import MountRefused, Overlay
 from union.plan import NothingLeft, Share, Turn
@@ -59,9 +59,11 @@ class Union:
 
 @contextmanager
 def mount_union(
-    configuration: Configuration, share: Share, mountpoint: Path, tell: Listener
+    configuration: Configuration, share: Share, mountpoint: Path, tell: Listener, lay: Lay = Foundation
 ) -> Iterator[Union]:
     """Build and mount the union of one share and, if the configuration says so, detach its lower.
+
+    `lay` makes the filesystems of the layers.
 
     Must run in a private mount namespace; everything is undone on exit. Raises Unsupported when the kernel
     refuses the mount, NothingLeft when all of the share is skipped, SetupError when a part cannot be made.
@@ -69,7 +71,7 @@ def mount_union(
     settings = effective(configuration, share.options)
     with ExitStack() as stack:
         log = stack.enter_context(KernelLog())
-        foundation = Foundation(stack, configuration, mountpoint)
+        foundation = lay(stack, configuration, mountpoint)
         share = share.able(foundation.lower.root, foundation.uppers(), tell, configuration.lower_fs)
         trees = share.trees()
         layers = foundation.fill(trees)

@@ -77,6 +77,10 @@ def _dispatch(options: Options) -> int:
         from command import controls  # these two bring the kernel builder along, which a native run can do without
 
         return controls.run(options)
+    if options.example is not None:
+        from command import play
+
+        return play.run(options, options.example)
     if options.action == "matrix":
         from command import matrix
 

@@ -28,6 +28,7 @@ Show whether a Linux overlay can safely lose its lower layer.
   ./run --ov [GROUP...]          the same operations on a plain overlay
   ./run --matrix [PATTERN...]    all sensible configurations, and a table of what they gave
   ./run --controls               runs that must fail; an error if one of them passes
+  ./run --play FILE              an example that a random test has found and written down
   ./run --list                   the groups and scenarios
   ./run --pytest [ARGS...]       the project's own tests
   ./run --OPERATION PATH ...     one operation on a path of yours: --open-file, --chmod, --link, --mkdir,
@@ -46,7 +47,7 @@ directory of yours are never fenced: --xino means plain xino=on then, as it does
 Exit: 0 passed, 1 failed, 2 usage, 3 our own error, 4 nothing could run here.
 """
 
-ACTIONS = ("matrix", "controls", "list", "set_up", "clean_up")
+ACTIONS = ("matrix", "controls", "list", "set_up", "clean_up", "play")
 LAYOUTS = ("samefs", "squashfs", "erofs")
 
 
@@ -55,6 +56,7 @@ class Options:
     """What the command line and the environment ask for."""
 
     action: str  # run, or one of ACTIONS
+    example: Path | None  # what to play
     configuration: Configuration
     choice: Choice
     kernel: str
@@ -111,6 +113,7 @@ def _add_kinds(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--fuse", metavar="PROGRAM", help="a FUSE overlay instead of the kernel's (fuse-overlayfs)")
     what.add_argument("--matrix", action="store_true", help="run all sensible configurations, or those named")
     what.add_argument("--controls", action="store_true", help="run the negative controls of the detach run")
+    what.add_argument("--play", type=Path, metavar="FILE", help="play an example that a random test has found")
     what.add_argument("--list", action="store_true", help="print the groups and scenarios, run nothing")
     what.add_argument("-s", "--set-up", action="store_true", help="build and mount, run nothing, leave it mounted")
     what.add_argument("-c", "--clean-up", action="store_true", help="unmount what -s or unionmount-testsuite left")
@@ -191,6 +194,7 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> O
         choice.check()
     return Options(
         action=action,
+        example=args.play,
         configuration=_configuration(args, where),
         choice=choice,
         kernel=args.kernel,
@@ -248,11 +252,11 @@ def _action(args: argparse.Namespace) -> str:
     action = chosen[0] if chosen else "run"
     if action == "set_up" and not kinds:
         raise UsageError("--set-up needs to know what: add --no, --ov or --ovov")
-    if action in ("matrix", "controls", "list") and kinds:
+    if action in ("matrix", "controls", "list", "play") and kinds:
         raise UsageError(f"--{action} takes no type")
     if action == "controls" and (args.xino or args.xdev or args.groups):
         raise UsageError("--controls chooses its own runs; it takes no type, flag or group")
-    if action in ("list", "set_up") and args.groups:
+    if action in ("list", "set_up", "play") and args.groups:
         raise UsageError(f"--{action.replace('_', '-')} takes no group")
     return action
 

@@ -15,6 +15,9 @@ from kernel.requirements import find_program
 VERSION = 3
 """To be raised when this package builds something else out of the same inputs."""
 
+NATIVE = "native"
+"""What the running kernel is called where a kernel can be chosen; none that is built is."""
+
 _HERE = Path(__file__).resolve().parent
 
 

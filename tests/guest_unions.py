@@ -21,6 +21,7 @@ from tests.kernel_facts import Facts
 from tests.union_server import Built, Ended, Here
 from union.configuration import Configuration
 from union.errors import SetupError
+from union.example import Example, Played
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 _END_LIMIT = 15.0  # seconds that a guest gets to power off
@@ -65,6 +66,11 @@ class InGuest:
     def trial(self, group: str, number: int) -> Ended:
         """See `Here.trial`."""
         return Ended(*self._ask("trial", group, number))
+
+    def play(self, example: Example) -> Played:
+        """See `Here.play`."""
+        played: Played = self._ask("play", example)
+        return played
 
     def finish(self, scope: str) -> list[str]:
         """See `Here.finish`."""

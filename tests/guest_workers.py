@@ -25,13 +25,11 @@ from kernel import recipe
 from kernel.build import build
 from kernel.errors import HarnessError
 from kernel.gateway import WATCHED, obituary
+from kernel.recipe import NATIVE
 from kernel.uml import UmlGuest, private_dir
 
 LIMIT = 300
 """Seconds that a test may take in a guest."""
-
-NATIVE = "native"
-"""The kernel that pytest itself runs on."""
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 _kernel = pytest.StashKey[tuple[str, str]]()

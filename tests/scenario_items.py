@@ -23,8 +23,9 @@ import pytest
 from command.expectations import Expectation, expectations
 from kernel import recipe
 from kernel.gateway import WATCHED
+from kernel.recipe import NATIVE
 from tests.guest_unions import InGuest
-from tests.guest_workers import NATIVE, kernel_of, workers_of
+from tests.guest_workers import kernel_of, workers_of
 from tests.scenario_kernel import Kernel, choose, running
 from tests.scenario_reports import Reports, directory_of, keep_facts
 from tests.scenario_runs import Erred, Failed, Unions

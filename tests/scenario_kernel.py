@@ -13,8 +13,8 @@ from command.guest import DEFAULT, compile_packages
 from kernel import recipe
 from kernel.build import build
 from kernel.gateway import WATCHED
+from kernel.recipe import NATIVE
 from kernel.uml import UmlGuest
-from tests.guest_workers import NATIVE
 from tests.scopes import Stage
 from union.errors import UsageError
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -21,8 +21,10 @@ from mount_union import Union, mount_union
 from report.events import Checked, Event, Evidence, OperationStarted, Outcome, ScenarioEnded
 from tests.kernel_facts import Facts, facts
 from tests.union.choice import by_name
+from union.arena import Arena
 from union.configuration import Configuration
 from union.errors import HarnessError, SetupError, Unsupported, UsageError
+from union.example import Example, Played, play
 from union.plan import NothingLeft, Share, Turn
 from union.runner import Runner, nothing
 from union.trial import run_trials
@@ -67,7 +69,7 @@ class Child:
         self._pid, self._pipe = _forked(work)
         self.alive = True
 
-    def ask(self, what: Key | None) -> Any:
+    def ask(self, what: Key | Example | None) -> Any:
         """Send `what`; the answer of the process."""
         self._pipe.send(what)
         return self.answer()
@@ -139,12 +141,32 @@ class TrialServer:
             self._child.end()
 
 
+class ExampleServer:
+    """A child process for examples, with an arena; a new one after one that died."""
+
+    def __init__(self) -> None:
+        self._child: Child | None = None
+
+    def play(self, example: Example) -> Played:
+        """Play one. Raises SetupError when that cannot be done, or the child died of it."""
+        if not (self._child and self._child.alive):
+            self._child = Child(_serve_examples)
+        played: Played = self._child.ask(example)
+        return played
+
+    def close(self) -> None:
+        """End the child, if there is one."""
+        if self._child and self._child.alive:
+            self._child.end()
+
+
 class Here:
     """Unions on the kernel that this process runs on, by scope. What goes wrong with one is raised as SetupError."""
 
     def __init__(self) -> None:
         self._unions: dict[str, UnionServer] = {}
         self._trials = TrialServer()
+        self._examples = ExampleServer()
         self._reasons: dict[Configuration, list[str]] = {}
 
     def build(
@@ -166,6 +188,10 @@ class Here:
         """Run one trial."""
         return self._trials.run(group, number)
 
+    def play(self, example: Example) -> Played:
+        """Play an example."""
+        return self._examples.play(example)
+
     def finish(self, scope: str) -> list[str]:
         """Look at the union of the scope once more and take it down; what is wrong with it."""
         return self._unions.pop(scope).finish()
@@ -179,6 +205,7 @@ class Here:
         while self._unions:
             self._unions.popitem()[1].end()
         self._trials.close()
+        self._examples.close()
 
     def _unsuitable(self, configuration: Configuration) -> list[str]:
         """Why the kernel cannot have unions of this kind, asked once: it forks."""
@@ -243,6 +270,14 @@ def _serve_trials(pipe: Connection) -> None:
         events = Told()
         run_trials(by_name(name), (number,), "", events)
         pipe.send(_ended(events))
+
+
+def _serve_examples(pipe: Connection) -> None:
+    with ExitStack() as stack:
+        arena = Arena(stack)
+        while True:
+            example: Example = pipe.recv()
+            pipe.send(play(example, arena))
 
 
 def _serve(pipe: Connection, configuration: Configuration, share: Share) -> None:

@@ -6,7 +6,7 @@ Everything made here goes on the caller's ExitStack and is undone in reverse.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -177,6 +177,10 @@ class Foundation:
             self.lower = filesystems.packed(self._stack, configuration.lower_fs, root, image, roots.scratch, LOWER_NAME)
             root = image
         return root, (root,) if len(trees) == 1 else tuple(root / str(n) for n in range(len(trees)))
+
+
+Lay = Callable[[ExitStack, Configuration, Path | None], Foundation]
+"""What makes the filesystems of a union: `Foundation`, or what has them already."""
 
 
 def build_layers(

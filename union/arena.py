@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""One filesystem on which many unions have their lower layers, one after the other: for examples by the thousand.
+
+To make a filesystem takes a program, to mount one that was shut down a hundredth of that. Each union gets an empty
+directory; after its end the filesystem is mounted again, its log recovered, and the directory removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from datasets.tree import Directory, File, remove, write
+from union import filesystems
+from union.configuration import Configuration
+from union.errors import SetupError
+from union.layers import LOWER_NAME, UPPER_NAME, Foundation, LayerStack, make_upper
+from union.workspace import scratch_directory
+
+CANARY: Final = Directory({"canary": File(b"lower")})
+"""In the root of the filesystem, where no union looks: what the fence is tested with."""
+
+
+class Arena:
+    """An XFS of our own, and the mount point of the unions; undone with `stack`. Raises SetupError."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._scratch = scratch_directory(stack)
+        self.mountpoint = self._scratch / "m"
+        at = self._scratch / LOWER_NAME
+        for path in (at, self.mountpoint):
+            path.mkdir()
+        made = filesystems.on_loop(stack, "xfs", at, self._scratch, LOWER_NAME)
+        write(CANARY, at)
+        self.lower = filesystems.mount_again(made, self._scratch)  # what a shutdown finds in the log alone is lost
+
+    def lay(self, stack: ExitStack, configuration: Configuration, mountpoint: Path | None) -> Foundation:
+        """Room for the next union; as `stack` is undone, the filesystem is made ready for the one after it."""
+        return _Pitch(stack, configuration, self)
+
+    def recover(self, used: Path) -> None:
+        """Mount the filesystem again, shut down or not, and remove what a union had on it."""
+        try:
+            self.lower = filesystems.mount_again(self.lower, self._scratch)
+            if used.exists():  # a shutdown loses what was not written yet
+                remove(used)
+        except OSError as error:
+            raise SetupError(f"the lower filesystem cannot be used again: {error}") from error
+
+    @property
+    def scratch(self) -> Path:
+        """Where the upper layers go."""
+        return self._scratch
+
+
+class _Pitch(Foundation):
+    """The part of an arena that one union gets: a directory on the lower filesystem, a tmpfs for the upper layers."""
+
+    def __init__(self, stack: ExitStack, configuration: Configuration, arena: Arena) -> None:
+        self._stack = stack
+        self._configuration = configuration
+        self._arena = arena
+        self._at = arena.lower.root / "now"
+        stack.callback(arena.recover, self._at)
+        self._at.mkdir()
+        above = arena.scratch / "upper"
+        above.mkdir(exist_ok=True)
+        self.upper = filesystems.make(stack, configuration.upper_fs, above, arena.scratch, UPPER_NAME)
+        self.lower = arena.lower
+
+    def uppers(self) -> tuple[Path, ...]:
+        """See `Foundation.uppers`."""
+        return (self.upper.root,)
+
+    def fill(self, trees: Sequence[Directory]) -> LayerStack:
+        """See `Foundation.fill`."""
+        try:
+            write(Directory({str(n): tree for n, tree in enumerate(trees)}), self._at)
+            lowerdirs = tuple(self._at / str(n) for n in range(len(trees)))
+            root, arena = self.upper.root, self._arena
+            made = LayerStack(
+                lower=self.lower,
+                home=self.upper,
+                upper=self.upper,
+                lowerdirs=lowerdirs,
+                upperdir=root,
+                workdir=root,
+                mountpoint=arena.mountpoint,
+                scratch=arena.scratch,
+            )
+            return make_upper(self._stack, made, 0, replace(self._configuration, rotations=None))
+        except OSError as error:
+            raise SetupError(f"cannot build the layers: {error}") from error
