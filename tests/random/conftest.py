@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Where examples are played, and how many hypothesis makes up."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+
+from tests.guest_unions import InGuest
+from tests.scenario_kernel import choose
+from tests.scopes import stages
+from tests.union_server import Here
+from union.errors import HarnessError
+
+PROFILE = "OVL_DETACH_PROFILE"
+"""The environment variable that names the profile: quick, nightly or soak."""
+
+# No deadline: an example takes a tenth of a second, and many times that on a busy machine.
+_COMMON = settings(
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
+)
+for _name, _examples in (("quick", 100), ("nightly", 3000), ("soak", 100_000)):
+    settings.register_profile(_name, _COMMON, max_examples=_examples)
+settings.load_profile(os.environ.get(PROFILE, "quick"))
+
+
+@pytest.fixture(scope="session")
+def place(pytestconfig: pytest.Config) -> Iterator[Here | InGuest]:
+    """A kernel with `xino=nofollow`: the one of `--kernel`, the running one if it has it, else a guest."""
+    try:
+        kernel = choose(stages("ov-xino"), pytestconfig.getoption("--kernel"), collecting=False)
+        where = InGuest(Path(kernel.program), pytestconfig.getoption("--test-limit")) if kernel.program else Here()
+    except HarnessError as error:
+        pytest.fail(str(error))
+    yield where
+    where.close()

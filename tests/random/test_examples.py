@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Any tree, any operations, before and after the detach: what the contract promises holds (D2-D10, D13)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from datasets.strategies import stacks, trees
+from datasets.tree import Directory, File, HardLink
+from tests.guest_unions import InGuest
+from tests.random.operations import examples, model_of, sequences
+from tests.union_server import Here
+from union.example import TOP, Example
+from union.namecalls import RENAME_EXCHANGE, RENAME_WHITEOUT
+from union.names import Name
+from union.operations import MakeDirectory, Operation, RenameFlags, Unlink
+from union.spelling import spelled
+
+Place = Here | InGuest
+FILE = File(b"lower")
+LINKED = (Directory({"a": FILE, "b": HardLink("a")}),)
+
+
+def name(path: str) -> Name:
+    return Name(f"{TOP}/{path}")
+
+
+def held(place: Place, one: Example) -> None:
+    """Play it; all that is wrong fails the test, with the operations up to there and how to do it again."""
+    played = place.play(one)
+    if played.complaints:
+        file = Path(tempfile.gettempdir(), f"ovl-detach-example-{os.getpid()}")
+        file.write_text(spelled(one))
+        pytest.fail("\n".join([*played.complaints, *played.steps, f"reproduce: ./run --play {file}"]), pytrace=False)
+
+
+@given(tree=trees(depth=6))
+def test_a_tree_is_detached_and_nothing_is_lost(place: Place, tree: Directory) -> None:
+    held(place, Example((tree,)))
+
+
+@given(one=examples(stacks()))
+@example(one=Example(LINKED, before=(RenameFlags(path=name("b"), to=name("a"), flags=RENAME_EXCHANGE),)))
+@example(one=Example(LINKED, after=(RenameFlags(path=name("b"), to=name("b"), flags=RENAME_WHITEOUT),)))
+def test_operations_before_and_after_the_detach_are_as_the_model_says(place: Place, one: Example) -> None:
+    held(place, one)
+
+
+@given(data=st.data(), layers=stacks())
+def test_operations_without_a_detach_are_as_the_model_says(
+    place: Place, data: st.DataObject, layers: tuple[Directory, ...]
+) -> None:
+    bare = Example(layers, xino="on")
+    held(place, replace(bare, before=tuple(data.draw(sequences(model_of(bare), 10)))))
+
+
+# What must not hold.
+
+
+def test_a_union_that_is_not_migrated_does_not_stand_the_fence(place: Place) -> None:
+    played = place.play(Example((Directory({"a": FILE}),), migrate="none", fence=True))
+    assert any("EIO" in line for line in played.complaints), played
+
+
+def nothing(self: Operation, root: str, held: object) -> None:
+    """What a kernel would do that forgets an operation."""
+
+
+def refuse(self: Operation, root: str, held: object) -> None:
+    """What a kernel would do that refuses it."""
+    raise OSError(errno.EBUSY, "made up by a test")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting on the running kernel needs root")
+@pytest.mark.parametrize(
+    ("kind", "call", "complaint"),
+    [
+        (Unlink, nothing, "t/a: exists"),
+        (Unlink, refuse, "t/a: EBUSY instead of success"),
+        (MakeDirectory, nothing, "t/d: "),
+    ],
+)
+def test_a_kernel_that_does_otherwise_is_found_out(
+    monkeypatch: pytest.MonkeyPatch, kind: type[Operation], call: Callable[..., None], complaint: str
+) -> None:
+    operations = (MakeDirectory(path=name("d")), Unlink(path=name("a")))
+    one = Example((Directory({"a": FILE}),), operations, xino="off")
+    here = Here()
+    assert not here.play(one).complaints
+    here.close()
+    monkeypatch.setattr(kind, "call", call)
+    played = here.play(one)
+    here.close()
+    assert any(complaint in line for line in played.complaints), played
