@@ -22,6 +22,7 @@ from tests.union_server import Built, Ended, Here
 from union.configuration import Configuration
 from union.errors import SetupError
 from union.example import Example, Played
+from union.worlds import Batch, Wrong
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 _END_LIMIT = 15.0  # seconds that a guest gets to power off
@@ -71,6 +72,11 @@ class InGuest:
         """See `Here.play`."""
         played: Played = self._ask("play", example)
         return played
+
+    def search(self, batch: Batch) -> list[Wrong]:
+        """See `Here.search`."""
+        found: list[Wrong] = self._ask("search", batch)
+        return found
 
     def finish(self, scope: str) -> list[str]:
         """See `Here.finish`."""

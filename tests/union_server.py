@@ -21,6 +21,7 @@ from mount_union import Union, mount_union
 from report.events import Checked, Event, Evidence, OperationStarted, Outcome, ScenarioEnded
 from tests.kernel_facts import Facts, facts
 from tests.union.choice import by_name
+from union import worlds
 from union.arena import Arena
 from union.configuration import Configuration
 from union.errors import HarnessError, SetupError, Unsupported, UsageError
@@ -69,7 +70,7 @@ class Child:
         self._pid, self._pipe = _forked(work)
         self.alive = True
 
-    def ask(self, what: Key | Example | None) -> Any:
+    def ask(self, what: Key | Example | worlds.Batch | None) -> Any:
         """Send `what`; the answer of the process."""
         self._pipe.send(what)
         return self.answer()
@@ -149,10 +150,18 @@ class ExampleServer:
 
     def play(self, example: Example) -> Played:
         """Play one. Raises SetupError when that cannot be done, or the child died of it."""
+        played: Played = self._living().ask(example)
+        return played
+
+    def search(self, batch: worlds.Batch) -> list[worlds.Wrong]:
+        """Play all sequences of a batch; raises likewise."""
+        found: list[worlds.Wrong] = self._living().ask(batch)
+        return found
+
+    def _living(self) -> Child:
         if not (self._child and self._child.alive):
             self._child = Child(_serve_examples)
-        played: Played = self._child.ask(example)
-        return played
+        return self._child
 
     def close(self) -> None:
         """End the child, if there is one."""
@@ -191,6 +200,10 @@ class Here:
     def play(self, example: Example) -> Played:
         """Play an example."""
         return self._examples.play(example)
+
+    def search(self, batch: worlds.Batch) -> list[worlds.Wrong]:
+        """Play all sequences of a batch."""
+        return self._examples.search(batch)
 
     def finish(self, scope: str) -> list[str]:
         """Look at the union of the scope once more and take it down; what is wrong with it."""
@@ -276,8 +289,8 @@ def _serve_examples(pipe: Connection) -> None:
     with ExitStack() as stack:
         arena = Arena(stack)
         while True:
-            example: Example = pipe.recv()
-            pipe.send(play(example, arena))
+            asked: Example | worlds.Batch = pipe.recv()
+            pipe.send(play(asked, arena) if isinstance(asked, Example) else worlds.play(asked, arena))
 
 
 def _serve(pipe: Connection, configuration: Configuration, share: Share) -> None:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,13 +10,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 from tests.guest_unions import InGuest
+from tests.random import PROFILE
 from tests.scenario_kernel import choose
 from tests.scopes import stages
 from tests.union_server import Here
 from union.errors import HarnessError
-
-PROFILE = "OVL_DETACH_PROFILE"
-"""The environment variable that names the profile: quick, nightly or soak."""
 
 # No deadline: an example takes a tenth of a second, and many times that on a busy machine.
 _COMMON = settings(
@@ -27,7 +24,7 @@ _COMMON = settings(
 )
 for _name, _examples in (("quick", 100), ("nightly", 3000), ("soak", 100_000)):
     settings.register_profile(_name, _COMMON, max_examples=_examples)
-settings.load_profile(os.environ.get(PROFILE, "quick"))
+settings.load_profile(PROFILE)
 
 
 @pytest.fixture(scope="session")

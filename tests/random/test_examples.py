@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import example, given
@@ -18,12 +16,12 @@ from datasets.strategies import stacks, trees
 from datasets.tree import Directory, File, HardLink
 from tests.guest_unions import InGuest
 from tests.random.operations import examples, model_of, sequences
+from tests.random.reproducer import reproducer
 from tests.union_server import Here
 from union.example import TOP, Example
 from union.namecalls import RENAME_EXCHANGE, RENAME_WHITEOUT
 from union.names import Name
 from union.operations import MakeDirectory, Operation, RenameFlags, Unlink
-from union.spelling import spelled
 
 Place = Here | InGuest
 FILE = File(b"lower")
@@ -38,9 +36,7 @@ def held(place: Place, one: Example) -> None:
     """Play it; all that is wrong fails the test, with the operations up to there and how to do it again."""
     played = place.play(one)
     if played.complaints:
-        file = Path(tempfile.gettempdir(), f"ovl-detach-example-{os.getpid()}")
-        file.write_text(spelled(one))
-        pytest.fail("\n".join([*played.complaints, *played.steps, f"reproduce: ./run --play {file}"]), pytrace=False)
+        pytest.fail("\n".join([*played.complaints, *played.steps, reproducer(one)]), pytrace=False)
 
 
 @given(tree=trees(depth=6))

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Small worlds searched through: every short sequence of operations at every moment of the detach (D8-D10, D13).
+
+The profile `quick` has all sequences of one operation, `nightly` those of two.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.guest_unions import InGuest
+from tests.random import PROFILE
+from tests.random.reproducer import reproducer
+from tests.union_server import Here
+from union.operations import MakeDirectory, Unlink
+from union.worlds import WORLDS, Batch, batches, operations
+
+Place = Here | InGuest
+SIZE = 1000
+SHOWN = 5  # of what is wrong in a batch
+LENGTH = 1 if PROFILE == "quick" else 2
+
+
+@pytest.mark.parametrize("batch", batches(LENGTH, SIZE), ids=str)
+def test_nothing_is_wrong_in_a_small_world(place: Place, batch: Batch) -> None:
+    wrong = place.search(batch)
+    lines = [line for one in wrong[:SHOWN] for line in one.complaints]
+    again = [reproducer(one.example) for one in wrong[:1] if one.example]
+    assert not wrong, "\n".join([f"{len(wrong)} sequences of {batch}", *lines, *again])
+
+
+def test_a_search_is_complete_and_says_nothing_twice() -> None:
+    count = len(operations())
+    assert len(set(map(repr, operations()))) == count > 150
+    found = [(batch.world, batch.before, batch.cold, one) for batch in batches(1, 50) for one in batch.sequences()]
+    assert len(found) == len(set(map(repr, found))) == count * len(WORLDS) * 2 * 2
+    assert sum(batch.last - batch.first for batch in batches(2, SIZE)) == count**2 * len(WORLDS) * 3 * 2
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting on the running kernel needs root")
+def test_a_kernel_that_does_otherwise_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Unlink, "call", lambda *more: None)
+    [batch] = [one for one in batches(1, SIZE) if one.world == "two layers" and one.before == 1 and one.cold]
+    here = Here()
+    wrong = here.search(batch._replace(detach=False))
+    here.close()
+    kinds = {type(operation) for one in wrong if one.example for operation in one.example.before}
+    assert kinds == {Unlink} and MakeDirectory not in kinds
