@@ -22,6 +22,7 @@ from union import syscalls
 from union.configuration import Configuration
 from union.effective import effective
 from union.errors import HarnessError, SetupError, Unsupported, UsageError
+from union.mountinfo import mounts
 from union.overlay import MountRefused, accepts
 from union.plan import NothingLeft, Selection, Share, plan
 from union.runner import Runner, nothing
@@ -143,6 +144,7 @@ def carry_out(configuration: Configuration, choice: Choice, tell: Listener) -> N
     """All chosen groups, on as few unions as they can share; raises HarnessError for what is our own fault."""
     gc.disable()  # a run is short and makes few cycles, but going through the model over and over takes time
     enter_private_namespace()
+    before = {mount.id for mount in mounts()}
     os.umask(0o022)
     os.setgroups([])
     if configuration.xino != "off":
@@ -156,6 +158,8 @@ def carry_out(configuration: Configuration, choice: Choice, tell: Listener) -> N
     for group, numbers in selection:
         if group.trials:
             run_trials(group, numbers, f"./run --{configuration.kind}", tell)
+    if left := [mount.describe() for mount in mounts() if mount.id not in before]:
+        raise SetupError(f"still mounted at the end: {', '.join(left)}")
     tell(Finished())
 
 
