@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from command import output, results
-from command.options import Options
+from command.options import TIME_LIMIT, Options
 from mount_union import Union, mount_union
 from report.events import Checked, Finished, Listener, Noted, Outcome, StageStarted
 from report.expected import Expecting
@@ -39,14 +39,21 @@ def chosen(options: Options) -> bool:
         reasons = unsuitable(options.configuration)
         if reasons:
             raise Unsupported(f"the running kernel cannot do this: {'; '.join(reasons)}")
-        return True
+        return _here(options)
     if options.kernel != "auto":
         _not_yours(options, f"--kernel={options.kernel} is a guest")
         return False
     reasons = unsuitable(options.configuration)
     if reasons:
         _not_yours(options, "; ".join(reasons))
-    return not reasons
+    return not reasons and _here(options)
+
+
+def _here(options: Options) -> bool:
+    """That the run goes to the running kernel, which no limit ends."""
+    if options.time_limit != TIME_LIMIT:
+        raise UsageError("--time-limit ends a guest, and this run is on the running kernel: name another --kernel")
+    return True
 
 
 def _not_yours(options: Options, why: str) -> None:

@@ -31,7 +31,7 @@ from report.events import (
     StageStarted,
 )
 from report.record import Recorder, all_of, decode, encode, read
-from report.results import Results, collect
+from report.results import Cut, Results, collect
 
 FAMILIES = {"rename-file": "rename_file", "xattrs": "xattrs"}
 NASTY = "a # SKIP in\x00 the\nmiddle, <&> and \udcff"
@@ -107,6 +107,20 @@ def test_a_run_that_was_cut_off_between_two_scenarios_is_an_error() -> None:
     told = list(events())[:-1]
     assert collect("./run", told, {}).cases[-1].outcome is Outcome.ERROR
     assert collect("./run", [], {}).cases[-1].outcome is Outcome.ERROR
+
+
+@pytest.mark.parametrize("fault", [True, False])
+def test_what_ended_a_run_is_the_reason_and_decides_whose_fault_it_is(fault: bool) -> None:
+    lost = collect("./run", events(whole=False), FAMILIES, Cut("guest: the kernel panicked", fault))
+    outcome = Outcome.FAILED if fault else Outcome.ERROR
+    assert [(case.selector, case.outcome) for case in lost.cases[-2:]] == [("xattrs:3", outcome), ("run", outcome)]
+    assert all(case.complaints[0] == "guest: the kernel panicked" for case in lost.cases[-2:])
+
+
+def test_a_fault_that_a_run_outlived_fails_it() -> None:
+    cases = collect("./run", events(), FAMILIES, Cut("guest: the kernel reported a fault", fault=True)).cases
+    assert cases[:-1] == results().cases and (cases[-1].group, cases[-1].outcome) == ("kernel", Outcome.FAILED)
+    assert collect("./run", events(), FAMILIES, Cut("still mounted", fault=False)).cases == results().cases
 
 
 def test_each_case_knows_what_repeats_it() -> None:
