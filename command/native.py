@@ -12,7 +12,7 @@ from pathlib import Path
 from command import output, results
 from command.options import TIME_LIMIT, Options
 from mount_union import Union, mount_union
-from report.events import Checked, Finished, Listener, Noted, Outcome, StageStarted
+from report.events import Aborted, Checked, Finished, Listener, Noted, Outcome, StageStarted
 from report.expected import Expecting
 from report.record import Recorder, all_of
 from report.terminal import Terminal
@@ -133,7 +133,11 @@ def run(options: Options) -> int:
             record = events or os.environ.get(results.VARIABLE)
             tell = all_of(Recorder(Path(record)), terminal) if record else terminal
             known = {(e.group, e.number): e.reason for e in options.expected if e.applies(command, os.uname().release)}
-            carry_out(options.configuration, options.choice, Expecting(tell, known))
+            try:
+                carry_out(options.configuration, options.choice, Expecting(tell, known))
+            except (HarnessError, OSError) as error:  # for the reports: of a guest only the exit code gets out
+                tell(Aborted(str(error)))
+                raise
         terminal.summary()
     return exit_code(terminal)
 

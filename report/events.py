@@ -97,12 +97,19 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
+class Aborted:
+    """The run goes no further, by a fault of ours."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The run came to its end: all that was chosen has been told."""
 
 
 Started = StageStarted | GroupStarted | ScenarioStarted | OperationStarted
-Event = Noted | Started | OperationEnded | ScenarioEnded | Checked | Evidence | Finished
+Event = Noted | Started | OperationEnded | ScenarioEnded | Checked | Evidence | Aborted | Finished
 
 
 class Listener(Protocol):

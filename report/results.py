@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from report.events import (
+    Aborted,
     Checked,
     Event,
     Evidence,
@@ -105,6 +106,8 @@ def collect(
             case Evidence(name, value):
                 values = results.evidence.setdefault(name, [])
                 values += [] if value in values else [value]
+            case Aborted(reason):
+                cut = cut or Cut(reason, fault=False)
             case Finished():
                 if cut and cut.fault:
                     results.cases.append(_check("kernel", "the kernel reports no fault", cut, (), stage))

@@ -155,13 +155,18 @@ def test_what_goes_wrong_is_told_as_what_it_is(case: Case, program: Program, tmp
     assert program.left() == []
 
 
-def test_the_reason_is_in_the_reports(program: Program, tmp_path: Path) -> None:
-    program.plan({"mkdir:3": "panic"})
+@pytest.mark.parametrize(
+    ("planted", "reason", "count"),
+    [("panic", "guest: the kernel panicked: Kernel panic - ", 2), ("mount elsewhere", "still mounted at the end: ", 1)],
+)
+def test_the_reason_is_in_the_reports(
+    planted: str, reason: str, count: int, program: Program, tmp_path: Path
+) -> None:
+    program.plan({"mkdir:3": planted})
     program.guest(f"--results={tmp_path}/results", "mkdir")
-    text = reports(tmp_path / "results").text
-    assert text.count('message="guest: the kernel panicked: Kernel panic - not syncing: ') == 2
+    assert reports(tmp_path / "results").text.count(f'message="{reason}') == count
     for name in ("results.ktap", "kcidb.json"):
-        assert "the kernel panicked" in (tmp_path / "results" / name).read_text()
+        assert reason in (tmp_path / "results" / name).read_text()
 
 
 def costs(run: Callable[[bool], None]) -> float:

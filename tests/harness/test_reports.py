@@ -17,6 +17,7 @@ from tap.parser import Parser
 
 from report import junit, kcidb, ktap, lava
 from report.events import (
+    Aborted,
     Checked,
     Event,
     Evidence,
@@ -115,6 +116,12 @@ def test_what_ended_a_run_is_the_reason_and_decides_whose_fault_it_is(fault: boo
     outcome = Outcome.FAILED if fault else Outcome.ERROR
     assert [(case.selector, case.outcome) for case in lost.cases[-2:]] == [("xattrs:3", outcome), ("run", outcome)]
     assert all(case.complaints[0] == "guest: the kernel panicked" for case in lost.cases[-2:])
+
+
+def test_the_reason_that_a_run_gave_itself_is_known() -> None:
+    told = [*list(events())[:-1], Aborted("no space")]
+    assert collect("./run", told, FAMILIES).cases[-1].complaints[0] == "no space"
+    assert collect("./run", told, FAMILIES, Cut("a panic", fault=True)).cases[-1].complaints[0] == "a panic"
 
 
 def test_a_fault_that_a_run_outlived_fails_it() -> None:
