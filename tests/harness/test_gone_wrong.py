@@ -132,7 +132,7 @@ CASES = {
         {THE_RUN: "error"}, -1, ("FAILED: D7, D8, D9: f: ENOENT although it must exist\n",),
     ),
     "a mount elsewhere": Case(
-        "mount elsewhere", 3, r"run: still mounted at the end: leaked \(tmpfs\) on /media", {THE_RUN: "error"}, 13
+        "mount elsewhere", 3, r"run: still mounted at the end: leaked \(tmpfs\) on /dev/shm", {THE_RUN: "error"}, 13
     ),
 }  # fmt: skip
 

@@ -469,6 +469,13 @@ def test_console_is_kept_whole_and_cut_anywhere(tmp_path: Path) -> None:
     assert console.tail().splitlines()[1] == "x\ufffd"
 
 
+def test_a_console_that_cannot_be_kept_is_an_error() -> None:
+    with pytest.raises(SetupError, match="cannot write /dev/full: No space"), Console(Path("/dev/full")) as console:
+        console.add(b"x")
+    with pytest.raises(SetupError, match="cannot create /no/such/log: No such file"):
+        Console(Path("/no/such/log"))
+
+
 def test_console_knows_the_register_file_problem(tmp_path: Path) -> None:
     with Console(tmp_path / "log") as console:
         console.add(b"userspace - ptrace set fp regs failed, errno = 14\nKernel panic - not syncing: x\n")

@@ -126,7 +126,7 @@ def test_runs_at_once_give_the_same_verdict(program: Program) -> None:
 LEAKS = {
     "on the union": ("leaked mount", "/mnt is busy, held by leaked (tmpfs) on /mnt/mkdir"),
     "in its place": ("covered mount", "/mnt is not our overlay any more but leaked (tmpfs) on /mnt: not unmounted"),
-    "elsewhere": ("mount elsewhere", "still mounted at the end: leaked (tmpfs) on /media"),
+    "elsewhere": ("mount elsewhere", "still mounted at the end: leaked (tmpfs) on /dev/shm"),
 }
 
 

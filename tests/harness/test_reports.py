@@ -33,6 +33,7 @@ from report.events import (
 )
 from report.record import Recorder, all_of, decode, encode, read
 from report.results import Cut, Results, collect
+from union.errors import SetupError
 
 FAMILIES = {"rename-file": "rename_file", "xattrs": "xattrs"}
 NASTY = "a # SKIP in\x00 the\nmiddle, <&> and \udcff"
@@ -81,6 +82,11 @@ def test_events_come_back_from_a_file_as_they_were(tmp_path: Path) -> None:
         tell(event)
     assert list(read(tmp_path / "events")) == told[:-2] == list(events())
     assert len(told) == len(list(events())) + 2, "only the file leaves the operations out"
+
+
+def test_events_that_cannot_be_kept_are_an_error() -> None:
+    with pytest.raises(SetupError, match="--results: the events of the run cannot be written: No space left"):
+        Recorder(Path("/dev/full"))(Noted("x"))
 
 
 def test_a_line_that_was_cut_off_ends_the_record(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ WORK = {{
     "garbage": garbage,
     "leaked mount": lambda: ctypes.CDLL(None).mount(b"leaked", b"/mnt/mkdir", b"tmpfs", 0, None),
     "covered mount": lambda: ctypes.CDLL(None).mount(b"leaked", b"/mnt", b"tmpfs", 0, None),
-    "mount elsewhere": lambda: ctypes.CDLL(None).mount(b"leaked", b"/media", b"tmpfs", 0, None),
+    "mount elsewhere": lambda: ctypes.CDLL(None).mount(b"leaked", b"/dev/shm", b"tmpfs", 0, None),
 }}
 
 def run_scenario(self, group, number, top):
