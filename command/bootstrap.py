@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import NoReturn
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+BUNDLED = CHECKOUT / "lib"  # the libraries of a tarball made by ci/kselftest/make_tarball
 RUN_TIME = ("tabulate", "tqdm")
-TEST_TIME = (*RUN_TIME, "pytest", "xdist", "hypothesis", "mypy", "ruff")
+TEST_TIME = (*RUN_TIME, "pytest", "xdist", "hypothesis", "mypy", "ruff", "yaml", "check_jsonschema")
 MARK = "OVL_DETACH_VENV"  # set when we have started ourselves again, so that it happens only once
 
 
@@ -27,6 +28,8 @@ def ensure_libraries(argv: Sequence[str], *, tests: bool = False) -> None:
     Makes that environment at first use and says so on stdout. Exits 3 with one line on stderr when
     it cannot be made.
     """
+    if BUNDLED.is_dir():
+        sys.path.append(str(BUNDLED))
     wanted = TEST_TIME if tests else RUN_TIME
     if all(importlib.util.find_spec(name) for name in wanted):
         return

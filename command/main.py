@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from command import bootstrap, native
+from command import bootstrap, native, results
 from command.options import Options, parse
 from command.variables import dump, variables
 from tests.union import GROUPS
 from tests.union.choice import default_groups
-from union.errors import HarnessError, SetupError, UsageError
+from union.errors import HarnessError, SetupError, Unsupported, UsageError
 
 INTERRUPTED = 130
 OPERATIONS = frozenset(
@@ -86,11 +86,20 @@ def _dispatch(options: Options) -> int:
         from command import standing
 
         return standing.set_up(options) if options.action == "set_up" else standing.clean_up(options)
-    if native.chosen(options):
+    if _here(options):
         return native.run(options)
     from command import guest
 
     return guest.run(options)
+
+
+def _here(options: Options) -> bool:
+    """Whether the run goes to the running kernel. That it can go nowhere is a result too."""
+    try:
+        return native.chosen(options)
+    except Unsupported as error:
+        results.refused(options.results, native.command(options), str(error))
+        raise
 
 
 def _make_log_dir(path: Path) -> None:

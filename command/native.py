@@ -127,12 +127,12 @@ def run(options: Options) -> int:
     if options.configuration.detach and COMMAND not in os.environ:
         ensure_programs()
     with output.text(sys.stdout, options.log_dir) as out:
-        command = os.environ.get(COMMAND) or options.command()
-        terminal = Terminal(command, verbose=options.verbose, out=out, families=FAMILIES)
-        with results.written(options.results, command) as events:
+        how = command(options)
+        terminal = Terminal(how, verbose=options.verbose, out=out, families=FAMILIES)
+        with results.written(options.results, how) as events:
             record = events or os.environ.get(results.VARIABLE)
             tell = all_of(Recorder(Path(record)), terminal) if record else terminal
-            known = {(e.group, e.number): e.reason for e in options.expected if e.applies(command, os.uname().release)}
+            known = {(e.group, e.number): e.reason for e in options.expected if e.applies(how, os.uname().release)}
             try:
                 carry_out(options.configuration, options.choice, Expecting(tell, known))
             except (HarnessError, OSError) as error:  # for the reports: of a guest only the exit code gets out
@@ -140,6 +140,11 @@ def run(options: Options) -> int:
                 raise
         terminal.summary()
     return exit_code(terminal)
+
+
+def command(options: Options) -> str:
+    """The command line that repeats the run, without its groups; in a guest that of its host."""
+    return os.environ.get(COMMAND) or options.command()
 
 
 def ensure_programs() -> None:
@@ -207,13 +212,13 @@ def _carry_out(configuration: Configuration, share: Share, how: str, tell: Liste
         for turn in union.turns:
             runner.run_turn(turn, how)
             if share.rotating and not within and not runner.lost:
-                complaints = tuple(_remounted(union, runner, turn.top))
+                complaints = tuple(remounted(union, runner, turn.top))
                 tell(Checked("-", "after a remount each group is as the model says", complaints))
         if not runner.lost:
             union.finish(runner.spoiled)
 
 
-def _remounted(union: Union, runner: Runner, top: str) -> list[str]:
+def remounted(union: Union, runner: Runner, top: str) -> list[str]:
     """Mount the union again after a group and look at it; a refusal is a failure, as it is in the middle of one."""
     try:
         union.cycler.remount()

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from report import junit, kcidb, ktap, lava
-from report.record import read
+from report.events import Refused
+from report.record import Recorder, read
 from report.results import Cut, Results, collect
 from tests.union import FAMILIES
 from union.errors import HarnessError, KernelFault, SetupError, UsageError
@@ -45,6 +46,23 @@ def written(directory: Path | None, command: str) -> Iterator[Path | None]:
     if directory is None:
         yield None
         return
+    events = begun(directory)
+    try:
+        yield events
+    except HarnessError as error:
+        write(directory, command, Cut(str(error), isinstance(error, KernelFault)))
+        raise
+    except BaseException:
+        write(directory, command)
+        raise
+    write(directory, command)
+
+
+def begun(directory: Path) -> Path:
+    """An empty file for the events of a run, in `directory`, which is made if need be and has no reports any more.
+
+    Raises UsageError, and SetupError if there is no space.
+    """
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for name in FORMATS:
@@ -53,15 +71,14 @@ def written(directory: Path | None, command: str) -> Iterator[Path | None]:
     except OSError as error:
         kind = SetupError if error.errno == errno.ENOSPC else UsageError
         raise kind(f"--results: cannot write to {directory}: {error.strerror}") from error
-    try:
-        yield directory / EVENTS
-    except HarnessError as error:
-        write(directory, command, Cut(str(error), isinstance(error, KernelFault)))
-        raise
-    except BaseException:
-        write(directory, command)
-        raise
-    write(directory, command)
+    return directory / EVENTS
+
+
+def refused(directory: Path | None, command: str, why: str) -> None:
+    """Tell in the reports, those of the guest's host if this is a guest, that the run cannot be carried out here."""
+    with written(directory, command) as events:
+        if record := events or os.environ.get(VARIABLE):
+            Recorder(Path(record))(Refused(why))
 
 
 def write(directory: Path, command: str, cut: Cut | None = None) -> None:

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A Python interpreter inside a guest, from outside an interpreter like any other: stdin, stdout, stderr, arguments.
 
-    python -m kernel.gateway KERNEL [--obituaries=DIR] -u -c CODE
+    python -m kernel.gateway KERNEL [--obituaries=DIR] [--logs=DIR] -u -c CODE
 
 boots the User-mode Linux binary KERNEL and runs this very interpreter there with the arguments from `-u` on. So an
 execnet gateway `popen//python=python -m kernel.gateway KERNEL`, which is what a pytest-xdist worker is, lives in a
 kernel of its own. It ends with the status of the interpreter, or with 70 as soon as the guest is lost: the kernel
 panicked or reported a fault, a limit passed, its process was killed. Then the end of the console is in DIR under our
-process id. The guest ends with us, and we end with the process that started us.
+process id. The whole console is kept in the DIR of --logs. The guest ends with us, and we end with the process that
+started us.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ LOST = 70
 WATCHED = "OVL_DETACH_WATCHED"
 """In the guest's environment: the file that takes `limit SECONDS`, see `init.py`."""
 
-_OBITUARIES = "--obituaries="
 _PR_SET_PDEATHSIG = 1
 _SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -37,14 +37,13 @@ def main(words: Sequence[str]) -> int:
     try:
         kernel, *arguments = words
     except ValueError:
-        print("usage: python -m kernel.gateway KERNEL [--obituaries=DIR] ARGUMENT...", file=sys.stderr)
+        print("usage: python -m kernel.gateway KERNEL [--obituaries=DIR] [--logs=DIR] ARGUMENT...", file=sys.stderr)
         return UsageError.exit_code
-    given = bool(arguments) and arguments[0].startswith(_OBITUARIES)
-    directory = arguments.pop(0).removeprefix(_OBITUARIES) if given else ""
+    directory, logs = _taken(arguments, "--obituaries="), _taken(arguments, "--logs=")
     # Our input ends when our parent does, but an interpreter that hangs would not notice.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     try:
-        result = _run(UmlGuest(Path(kernel), cpus=1), arguments)
+        result = _run(UmlGuest(Path(kernel), log_dir=Path(logs) if logs else None, cpus=1), arguments)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except (SetupError, UsageError) as error:
@@ -54,6 +53,11 @@ def main(words: Sequence[str]) -> int:
         return result.status
     _complain(f"{result.explain()}\nthe console ends with:\n{result.console_tail}", directory)
     return LOST
+
+
+def _taken(arguments: list[str], option: str) -> str:
+    """The value of the option if it comes next, taken off."""
+    return arguments.pop(0).removeprefix(option) if arguments and arguments[0].startswith(option) else ""
 
 
 def obituary(directory: Path, pid: int) -> str:

@@ -108,8 +108,15 @@ class Finished:
     """The run came to its end: all that was chosen has been told."""
 
 
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The run cannot be carried out here, and nothing was done."""
+
+    why: str
+
+
 Started = StageStarted | GroupStarted | ScenarioStarted | OperationStarted
-Event = Noted | Started | OperationEnded | ScenarioEnded | Checked | Evidence | Aborted | Finished
+Event = Noted | Started | OperationEnded | ScenarioEnded | Checked | Evidence | Aborted | Finished | Refused
 
 
 class Listener(Protocol):

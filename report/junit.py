@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from report.events import Outcome
 from report.results import Case, Results
@@ -14,11 +15,12 @@ _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _ELEMENTS = {Outcome.FAILED: "failure", Outcome.ERROR: "error", Outcome.SKIPPED: "skipped", Outcome.EXPECTED: "skipped"}
 
 
-def write(results: Results) -> str:
-    """The document; evidence of the run are properties of each suite."""
+def write(results: Results, now: datetime | None = None) -> str:
+    """The document; evidence of the run are properties of each suite, which has `now` as its time."""
+    written = (now or datetime.now(UTC)).isoformat(timespec="seconds")
     root = ET.Element("testsuites", _counts("ovl-detach", results.cases))
     for family, cases in results.families().items():
-        suite = ET.SubElement(root, "testsuite", _counts(family, cases))
+        suite = ET.SubElement(root, "testsuite", {**_counts(family, cases), "timestamp": written})
         properties = ET.SubElement(suite, "properties")
         for name, values in {"command": [results.command], **results.evidence}.items():
             ET.SubElement(properties, "property", name=name, value=_clean("; ".join(values)))

@@ -13,12 +13,14 @@ from report.events import (
     Evidence,
     Finished,
     Outcome,
+    Refused,
     ScenarioEnded,
     ScenarioStarted,
     StageStarted,
 )
 
 CUT_OFF: tuple[str, ...] = ("it was interrupted, or its kernel or its guest was lost: more was to come",)
+RUNS_HERE = "the run can be carried out here"
 LOST: tuple[str, ...] = ("the run ended while this was under way",)
 
 
@@ -108,14 +110,17 @@ def collect(
                 values += [] if value in values else [value]
             case Aborted(reason):
                 cut = cut or Cut(reason, fault=False)
+            case Refused(why):
+                results.cases.append(Case("checks", "run", 0, RUNS_HERE, Outcome.SKIPPED, (why,), 0.0, stage))
+                return results
             case Finished():
                 if cut and cut.fault:
                     results.cases.append(_check("kernel", "the kernel reports no fault", cut, (), stage))
                 return results
     cut = cut or Cut("", fault=False)
     if running:
-        why = (cut.reason,) if cut.reason else LOST
-        lost = ScenarioEnded(running.group, running.number, running.label, cut.outcome, why, 0.0)
+        reasons = (cut.reason,) if cut.reason else LOST
+        lost = ScenarioEnded(running.group, running.number, running.label, cut.outcome, reasons, 0.0)
         results.cases.append(_case(lost, families, stage, running.origin))
     results.cases.append(_check("run", "the run comes to its end", cut, CUT_OFF, stage))
     return results

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A pytest plugin: with `--kernel` each worker of pytest-xdist lives in a guest of its own.
+"""A pytest plugin: with `--workers-in` each worker of pytest-xdist lives in a guest of its own.
 
-    pytest -p tests.guest_workers --kernel=6.12 -n 2 ...
+    pytest -p tests.guest_workers --workers-in=6.12 -n 2 ...
+
+For tests that must themselves run on that kernel; scenarios need it not, see `guest_unions.py`.
 
 A test that brings its kernel down, or hangs it, fails alone, with the end of the console in its report; the worker
 is replaced by one in a fresh guest.
@@ -40,10 +42,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Our options."""
     group = parser.getgroup("guests", "kernels for the tests")
     group.addoption(
-        "--kernel",
+        "--workers-in",
         metavar="KERNEL",
-        help=f"Run the workers in guests: {', '.join(recipe.names())}, or the path of a User-mode Linux binary; "
-        f"{NATIVE} is the running kernel.",
+        help=f"Run the workers themselves in guests: {', '.join(recipe.names())}, or the path of a User-mode Linux "
+        f"binary; {NATIVE} is the running kernel.",
     )
     group.addoption(
         "--test-limit",
@@ -57,7 +59,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_cmdline_main(config: pytest.Config) -> Iterator[None]:
     """Without `-n` one worker runs all tests: there is no other way into a guest, and none is tested here instead."""
-    if config.getoption("--kernel") not in (None, NATIVE) and WATCHED not in os.environ:
+    if config.getoption("--workers-in") not in (None, NATIVE) and WATCHED not in os.environ:
         if not config.pluginmanager.hasplugin("xdist"):
             raise pytest.UsageError("a guest for the tests needs pytest-xdist")
         if config.getoption("usepdb"):
@@ -79,7 +81,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_setupnodes(config: pytest.Config, specs: Sequence[Any]) -> None:
     """Put the interpreters of all local workers into guests."""
-    kernel: str = config.getoption("--kernel") or NATIVE
+    kernel: str = config.getoption("--workers-in") or NATIVE
     if kernel == NATIVE:
         return
     try:

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A pytest plugin: with `--union` the scenarios are tests, and the files that declare them are test files.
+"""A pytest plugin: the scenarios are tests, and the files that declare them are test files.
 
-    pytest --union=ov-xino -n 2                       the detach run: before the detach and after it, in two guests
+    pytest -n auto                                    all tests, and the detach run: before the detach and after it
+    pytest --union=ov-xino-verify -n 2                the scenarios alone, on unions of this kind
     pytest --union=ov tests/union/rename_file.py      a plain overlay, one family
 
-An id is `tests/union/rename_file.py::rename-file::onto itself[ov-xino-detached-6.12]`. Scenarios share unions
-(see `scopes.py`) in a process beside the worker (see `union_server.py`).
+An id is `tests/union/rename_file.py::rename-file::onto itself[ov-xino-detached-6.12]`. Scenarios share unions (see
+`scopes.py`), and where the running kernel will not do these are in a guest of each worker (see `guest_unions.py`).
 """
 
 from __future__ import annotations
@@ -19,24 +20,32 @@ from typing import Any, get_args
 
 import pytest
 
-from command import native
-from command.guest import DEFAULT, compile_packages
+from command.expectations import Expectation, expectations
+from kernel import recipe
 from kernel.gateway import WATCHED
+from tests.guest_unions import InGuest
 from tests.guest_workers import NATIVE, kernel_of, workers_of
+from tests.scenario_kernel import Kernel, choose, running
+from tests.scenario_reports import Reports, directory_of, keep_facts
 from tests.scenario_runs import Erred, Failed, Unions
 from tests.scopes import Stage, scope_of, stages
 from tests.union import FAMILIES, GROUPS, MODULES
 from tests.union.choice import Choice
+from tests.union_server import Here
 from union.configuration import LowerFs
 from union.effective import effective
 from union.errors import HarnessError
 from union.scenario import Group
 
+DEFAULT = "ov-xino"
+"""The unions that scenarios run on when nobody says which: the main job's."""
+
 _FILES = {Path(str(module.__file__)).resolve(): module.__name__.rpartition(".")[2] for module in MODULES}
 _CLAUSES = ("D8", "D9", "D10", "D13", "D19")  # of the contract, those that single scenarios show
-# Of the workers: a guest takes a millisecond for a dozen system calls. No scenario prints, and none uses hypothesis.
-_LEAN = ("--capture=no", *(f"-p no:{name}" for name in ("hypothesispytest", "unraisableexception", "threadexception")))
+_SHOWN = ("layers", "options in effect", "fence")  # of the evidence, what becomes a property of each scenario
 _chosen = pytest.StashKey[list[Stage]]()
+_expected = pytest.StashKey[tuple[Expectation, ...]]()
+_kernel = pytest.StashKey[Kernel]()
 _unions = pytest.StashKey[Unions]()
 
 
@@ -44,33 +53,46 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Our options."""
     group = parser.getgroup("scenarios", "the scenarios as tests")
     group.addoption("--union", action="append", default=[], metavar="WORDS", help="Run the scenarios, and nothing "
-                    "else, on this kind of union: the words of ./run, like ov, ov-xino, ovov-verify. May be repeated.")
+                    "else, on this kind of union: the words of ./run, like ov, ov-xino, ovov-verify. May be repeated. "
+                    f"Without it they run on {DEFAULT}.")
+    group.addoption("--kernel", metavar="KERNEL", help=f"For the scenarios: {', '.join(recipe.names())}, or the path "
+                    f"of a User-mode Linux binary, a guest of which each worker gets; {NATIVE} is the running kernel.")
     group.addoption("--lower-fs", choices=get_args(LowerFs), help="Filesystem of the lower layer.")
     group.addoption("--detach", choices=("on", "off"), help="With off xino is plain xino=on.")
     group.addoption("--require", action="store_true", help="What is skipped as something is missing is an error.")
+    group.addoption("--results", type=Path, metavar="DIR", help="Put JUnit XML, KTAP, result.txt (LAVA) and kcidb.json "
+                    "about the scenarios there, and the state, the log and the console of each worker's kernel.")
+    group.addoption("--expect", type=Path, metavar="FILE", help="Scenarios that are known to fail, as ./run has it; "
+                    "one that passes all the same fails.")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> Iterator[None]:
-    """Read `--union`, and go into guests if the running kernel will not do."""
+    """Find out which unions there are to be, and on which kernel."""
     try:
-        more = [f"--{name}={value}" for name in ("lower-fs", "detach") if (value := config.getoption(f"--{name}"))]
-        config.stash[_chosen] = [stage for union in config.getoption("--union") for stage in stages(union, more)]
-        if config.stash[_chosen] and WATCHED not in os.environ and not hasattr(config, "workerinput"):
-            _choose_kernel(config)
+        chosen = config.stash[_chosen] = _stages(config)
+        expect = config.getoption("--expect")
+        config.stash[_expected] = expectations(expect) if expect else ()
+        if chosen and not hasattr(config, "workerinput") and not config.getoption("--workers-in"):
+            collecting = config.getoption("collectonly")
+            config.stash[_kernel] = choose(chosen, config.getoption("--kernel"), collecting=collecting)
     except HarnessError as error:
         raise pytest.UsageError(str(error)) from error
     return (yield)
 
 
-def _choose_kernel(config: pytest.Config) -> None:
-    if any(stage.configuration.detach for stage in config.stash[_chosen]):
-        native.ensure_programs()
-    if not config.getoption("--kernel"):
-        suitable = not any(native.unsuitable(stage.configuration) for stage in config.stash[_chosen])
-        config.option.kernel = NATIVE if suitable else DEFAULT
-    compile_packages()
-    os.environ["PYTEST_ADDOPTS"] = " ".join([os.environ.get("PYTEST_ADDOPTS", ""), *_LEAN]).strip()
+def _stages(config: pytest.Config) -> list[Stage]:
+    """The unions asked for; without being asked none for tests that are no scenarios."""
+    given: list[str] = config.getoption("--union")
+    more = [f"--{name}={value}" for name in ("lower-fs", "detach") if (value := config.getoption(f"--{name}"))]
+    if not given:
+        paths = [Path(word.partition("::")[0]).resolve() for word in config.args]
+        given = [DEFAULT] if any(_FILES.keys() & {path} or _holds_scenarios(path) for path in paths) else []
+    return [stage for union in given for stage in stages(union, more)]
+
+
+def _holds_scenarios(directory: Path) -> bool:
+    return any(directory in file.parents for file in _FILES)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -79,7 +101,54 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{family}: scenarios of this family")
     for clause in _CLAUSES:
         config.addinivalue_line("markers", f"{clause}: scenarios that show this clause of the contract")
-    config.stash[_unions] = Unions(config.getoption("--require"))
+    unions = Unions(lambda: _start(config), config.getoption("--require"))
+    config.stash[_unions] = unions
+    config.add_cleanup(unions.close)
+    directory = config.getoption("--results")
+    if directory and not hasattr(config, "workerinput") and config.stash.get(_chosen, []):
+        try:
+            named = {stage.name: stage for stage in config.stash[_chosen]}
+            config.pluginmanager.register(Reports(directory.absolute(), named, scenario_kernel(config).word))
+        except HarnessError as error:
+            raise pytest.UsageError(str(error)) from error
+
+
+def scenario_kernel(config: pytest.Config) -> Kernel:
+    """The kernel of the scenarios."""
+    if WATCHED in os.environ:
+        return running(*kernel_of(config))
+    told = getattr(config, "workerinput", {}).get("scenario kernel")
+    return Kernel(*told) if told else config.stash.get(_kernel, running())
+
+
+def _start(config: pytest.Config) -> Here | InGuest:
+    """The place of the unions of this worker."""
+    kernel = scenario_kernel(config)
+    if not kernel.program:
+        return Here()
+    return InGuest(Path(kernel.program), config.getoption("--test-limit"), directory_of(config))
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Have the guest boot while tests are collected."""
+    config = session.config
+    leads = config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput")
+    if config.stash[_chosen] and not (leads or config.getoption("collectonly")):
+        config.stash[_unions].begin()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Keep what the kernel has to say."""
+    directory = directory_of(session.config)
+    if directory and (found := session.config.stash[_unions].facts()):
+        keep_facts(directory, *found)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell the worker which kernel was chosen."""
+    if _kernel in node.config.stash:
+        node.workerinput["scenario kernel"] = tuple(node.config.stash[_kernel])
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -94,7 +163,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """With `--union` no other tests are run."""
-    others = config.stash.get(_chosen, []) and collection_path.suffix and not _family(collection_path)
+    others = config.getoption("--union") and collection_path.suffix and not _family(collection_path)
     return True if others else None
 
 
@@ -177,10 +246,10 @@ class ScenarioGroup(pytest.Collector):
 
     def collect(self) -> Iterable[pytest.Item]:
         """Its scenarios, on each of the unions."""
-        label, _ = kernel_of(self.config)
+        kernel = scenario_kernel(self.config)
         for stage in self.config.stash[_chosen]:
             for number in _numbers(stage).get(self.group.name, ()):
-                name = f"{self.group.labels[number - 1]}[{stage.name}-{label}]"
+                name = f"{self.group.labels[number - 1]}[{stage.name}-{kernel.label}]"
                 yield ScenarioItem.from_parent(self, name=name, stage=stage, group=self.group, number=number)
 
 
@@ -204,12 +273,26 @@ class ScenarioItem(pytest.Item):
         clauses += ["D8", "D9"] if stage.configuration.detached else ["D19"] if stage.configuration.detach else []
         for mark in (FAMILIES[group.name], *clauses):
             self.add_marker(mark)
-        self.user_properties += [("kernel", os.uname().release), ("union", stage.name)]
+        kernel = scenario_kernel(self.config)
+        self.command = stage.command(kernel.word)
+        for known in self.config.stash[_expected]:
+            if (known.group, known.number) == (group.name, number) and known.applies(self.command, kernel.release):
+                self.add_marker(pytest.mark.xfail(raises=Failed, strict=True, reason=known.reason))
+        self.user_properties += [("kernel", kernel.release), ("union", stage.name)]
+        self.user_properties += [("scenario", f"{group.name}:{number}"), ("command", self.reproducer)]
+
+    @property
+    def reproducer(self) -> str:
+        """The command line that repeats it."""
+        return f"{self.command} {self.group.name}:{self.number}"
 
     def setup(self) -> None:
         """See to the union. What is wrong with it is an error of each scenario on it."""
         if not self.group.trials:
-            self.config.stash[_unions].prepare(self.scope)
+            unions = self.config.stash[_unions]
+            unions.prepare(self.scope)
+            evidence = unions.evidence(self.scope)
+            self.user_properties += [(name, evidence[name]) for name in _SHOWN if name in evidence]
 
     def runtest(self) -> None:
         """Run it."""
@@ -217,8 +300,7 @@ class ScenarioItem(pytest.Item):
 
     def said(self, error: Failed | Erred) -> str:
         """The complaints and the line that repeats it, in the place of a traceback through ourselves."""
-        command = self.stage.command(kernel_of(self.config)[1])
-        return "\n".join([*map(str, error.args), f"reproduce: {command} {self.group.name}:{self.number}"])
+        return "\n".join([*map(str, error.args), f"reproduce: {self.reproducer}"])
 
     def reportinfo(self) -> tuple[Path, int, str]:
         """Where it is declared; pytest counts lines from 0."""

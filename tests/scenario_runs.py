@@ -3,17 +3,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import pytest
 
-from command import native
 from report.events import Outcome
+from tests.guest_unions import GuestLost, InGuest
+from tests.kernel_facts import Facts
 from tests.scopes import Stage
-from tests.union_server import Ended, Key, TrialServer, UnionServer
-from union.configuration import Configuration
+from tests.union_server import Built, Ended, Here, Key
 from union.errors import SetupError
-from union.plan import Share, Turn
 from union.scenario import Group
 
 
@@ -27,94 +28,138 @@ class Erred(Exception):
 
 @dataclass
 class _Shared:
-    """What is known of a union: who wants it, and the union if it could be built."""
+    """What is known of a union: who wants it, what came of building it, and which scenarios ran on it."""
 
     stage: Stage
-    wanted: dict[str, tuple[Group, list[int]]] = field(default_factory=dict)
-    server: UnionServer | None = None
+    wanted: dict[str, list[int]] = field(default_factory=dict)
+    built: Built | None = None
+    ran: set[Key] = field(default_factory=set)
     broken: str = ""
-    missing: str = ""
 
 
 class Unions:
-    """The unions of a worker by scope; with `require` what is missing here is an error and no reason to skip."""
+    """The unions of a worker by scope, at a place that `start` begins; with `require` what is missing is an error."""
 
-    def __init__(self, require: bool) -> None:
+    def __init__(self, start: Callable[[], Here | InGuest], require: bool) -> None:
+        self._start = start
         self._require = require
+        self._place: Here | InGuest | None = None
         self._shared: dict[str, _Shared] = {}
-        self._trials = TrialServer()
-        self._reasons: dict[Configuration, list[str]] = {}
+        self._options: Counter[str] = Counter()
 
     def add(self, scope: str, stage: Stage, group: Group, number: int) -> None:
         """Say that a scenario is going to be asked for."""
         shared = self._shared.setdefault(scope, _Shared(stage))
-        shared.wanted.setdefault(group.name, (group, []))[1].append(number)
+        shared.wanted.setdefault(group.name, []).append(number)
+
+    def begin(self) -> None:
+        """Begin the place, so that it is ready when the first scenario is asked for."""
+        self._place = self._place or self._start()
+
+    def facts(self) -> tuple[Facts, Mapping[str, int]] | None:
+        """The state of the kernel, and the options that were in effect on how many unions; None without a kernel."""
+        try:
+            return (self._place.facts(), self._options) if self._place else None
+        except GuestLost:
+            self._lose()
+            return None
+
+    def evidence(self, scope: str) -> Mapping[str, str]:
+        """What was seen when the union was built."""
+        built = self._shared[scope].built
+        return built.evidence if built else {}
 
     def prepare(self, scope: str) -> None:
-        """Have the union built; skips if the kernel cannot, raises Erred if that went wrong."""
+        """Have the union built; skips if the kernel cannot, raises Failed or Erred if that went wrong."""
         shared = self._shared[scope]
-        if not (shared.server or shared.broken or shared.missing):
-            self._build(shared)
-        if shared.missing:
-            self._miss(shared.missing)
+        if not (shared.built or shared.broken):
+            self._build(scope, shared)
         if shared.broken:
             raise Erred(shared.broken)
-        if shared.server and shared.server.complaints:
-            raise Erred("the union is not what it must be:", *shared.server.complaints)
+        assert shared.built
+        if shared.built.missing:
+            self._miss(shared.built.missing)
+        if shared.built.complaints:
+            raise Erred("the union is not what it must be:", *shared.built.complaints)
 
     def run(self, scope: str, group: Group, number: int) -> None:
         """Run a scenario. Raises Failed or Erred, or skips."""
         shared = self._shared[scope]
+        self.begin()
+        assert self._place
         try:
             if group.trials:
-                self._judge(self._trials.run(group, number), missing=True)
+                self._judge(self._place.trial(group.name, number), missing=True)
                 return
-            assert shared.server
-            if why := shared.server.skipped.get((group.name, number)):
+            assert shared.built
+            if why := shared.built.skipped.get((group.name, number)):
                 self._miss(why)
-            self._before(shared.server, group, number, shared.wanted[group.name][1])
-            self._judge(shared.server.run(group, number))
+            self._before(scope, shared, group, number)
+            self._judge(self._replay(scope, shared, group, number))
         except SetupError as error:
             shared.broken = str(error)
             raise Erred(str(error)) from error
+        except GuestLost as lost:
+            self._lose()
+            raise Failed("the guest was lost in this scenario:", str(lost)) from lost
 
     def finish(self, scope: str) -> None:
         """Look at the union once more and take it down; raises Failed or Erred."""
         shared = self._shared[scope]
-        server, shared.server = shared.server, None
+        if not (self._place and shared.built) or shared.built.missing or shared.broken:
+            return
+        shared.built = None
         try:
-            found = server.finish() if server else []
+            found = self._place.finish(scope)
         except SetupError as error:
             raise Erred(str(error)) from error
+        except GuestLost as lost:
+            self._lose()
+            raise Failed("the guest was lost when the union was taken down:", str(lost)) from lost
         if found:
             raise Failed("the union is not what it must be at the end:", *found)
 
-    def _build(self, shared: _Shared) -> None:
-        configuration = shared.stage.configuration
+    def close(self) -> None:
+        """End the place."""
+        place, self._place = self._place, None
+        if place:
+            place.close()
+
+    def _lose(self) -> None:
+        """Forget what was in a guest that is gone; the next scenario gets a fresh one."""
+        self.close()
+        for shared in self._shared.values():
+            if not (shared.built and shared.built.missing):
+                shared.built = None
+                shared.ran.clear()
+
+    def _build(self, scope: str, shared: _Shared) -> None:
+        self.begin()
+        assert self._place
+        wanted = {name: sorted(numbers) for name, numbers in shared.wanted.items()}
         try:
-            shared.missing = "; ".join(self._unsuitable(configuration))
-            if shared.missing:
-                return
-            turns = [Turn(name, group, tuple(sorted(wanted))) for name, (group, wanted) in shared.wanted.items()]
-            shared.server = UnionServer(configuration, Share(tuple(turns), turns[0].group.options))
+            shared.built = self._place.build(scope, shared.stage.configuration, wanted, shared.stage.rotating)
+            self._options.update([value for value in [shared.built.evidence.get("options in effect")] if value])
         except SetupError as error:
             shared.broken = str(error)
+        except GuestLost as lost:
+            self._lose()
+            shared.broken = "the guest was lost when this union was built"  # once is enough
+            raise Failed(f"{shared.broken}:", str(lost)) from lost
 
-    def _unsuitable(self, configuration: Configuration) -> list[str]:
-        """Why the kernel cannot have unions of this kind, asked once: it forks."""
-        if configuration not in self._reasons:
-            self._reasons[configuration] = native.unsuitable(configuration)
-        return self._reasons[configuration]
-
-    def _before(self, server: UnionServer, group: Group, number: int, wanted: list[int]) -> None:
+    def _before(self, scope: str, shared: _Shared, group: Group, number: int) -> None:
         """A scenario of a sequence goes on where the one before it ended: those that nobody asked for run first."""
         for earlier in range(1, number) if group.sequence else ():
-            key: Key = (group.name, earlier)
-            if key in server.ran:
+            if (group.name, earlier) in shared.ran:
                 continue
-            if earlier in wanted:  # on another union, or its guest was lost
+            if earlier in shared.wanted[group.name]:  # on another union, or its guest was lost
                 pytest.skip(f"the scenario it goes on from, {group.name}:{earlier}, did not run on this union")
-            server.run(group, earlier)
+            self._replay(scope, shared, group, earlier)
+
+    def _replay(self, scope: str, shared: _Shared, group: Group, number: int) -> Ended:
+        assert self._place
+        shared.ran.add((group.name, number))
+        return self._place.run(scope, group.name, number)
 
     def _judge(self, ended: Ended, missing: bool = False) -> None:
         match Outcome[ended.outcome]:

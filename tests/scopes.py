@@ -17,23 +17,38 @@ from command.options import parse
 from tests.union import GROUPS
 from union.configuration import Configuration, Option
 from union.errors import UsageError
+from union.plan import Turn
 from union.scenario import Group
 
 WORTH_A_UNION = 100
 """So many scenarios that share a union are rather dealt out to several, each of which takes a second or so to build."""
 
-_ID = re.compile(r".*?::(?P<group>[^:]+)::.*\[(?P<configuration>[^][]+)\]")
+_ROTATING = "-rotating"
+_ID = re.compile(r".*?::(?P<group>[^:]+)::(?P<label>.*)\[(?P<configuration>[^][]+)\]")
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A configuration whose unions scenarios run on; `words` are those of `./run` that repeat it."""
+    """A part of the runs that `union` stands for: a configuration whose unions scenarios run on.
 
+    `words` are those of `./run` that repeat it, `run` are those of all stages together, `among` the configurations of
+    these, `option` what is said for this one alone. A `rotating` union is mounted anew after each group, its upper
+    layer turned into a lower one.
+    """
+
+    union: str
     name: str
     configuration: Configuration
-    words: tuple[str, ...]
-    among: tuple[Configuration, ...]  # the stages of the same run
+    run: tuple[str, ...]
+    option: str
+    among: tuple[Configuration, ...]
     last: bool
+    rotating: bool = False
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words of `./run` that repeat it."""
+        return (*self.run, self.option) if self.option else self.run
 
     def command(self, kernel: str) -> str:
         """The command line of a run of it."""
@@ -43,22 +58,31 @@ class Stage:
 def stages(union: str, more: Sequence[str] = ()) -> list[Stage]:
     """What `union` stands for: the words of a command line, as in `ov-xino-verify`; `more` are further ones.
 
-    A detach run is two, `ov-xino-before` and `ov-xino-detached`. Raises UsageError.
+    A detach run is two, `ov-xino-before` and `ov-xino-detached`, one with rotations too: `ov=3-rotating` and `ov=3`.
+    Raises UsageError.
     """
     words = (*(f"--{word}" for word in union.split("-")), *more)
     options = parse(words, {})
-    if options.action != "run" or options.configuration.rotations is not None:
+    if options.action != "run":
         raise UsageError(f"--union={union}: it takes a kind of union and its features, like ov or ov-xino-verify")
     parts = options.configuration.stages()
-    if len(parts) == 1:
-        return [Stage(union, parts[0], words, parts, True)]
-    names = {"before": "before", "after": "detached"}
-    return [
-        Stage(
-            f"{union}-{names[part.moment]}", part, (*words, f"--operations={part.moment}"), parts, part is parts[-1]
-        )
-        for part in parts
-    ]
+    if len(parts) > 1:
+        before, after = parts
+        return [
+            Stage(union, f"{union}-before", before, words, "--operations=before", parts, False),
+            Stage(union, f"{union}-detached", after, words, "--operations=after", parts, True),
+        ]
+    [one] = parts
+    rotates = one.rotations is not None and not (one.detach or one.plain)
+    rotating = [Stage(union, f"{union}{_ROTATING}", one, words, "", parts, False, True)] if rotates else []
+    return [*rotating, Stage(union, union, one, words, "", parts, True)]
+
+
+def scenario_of(nodeid: str) -> tuple[str, str]:
+    """The group and the label of the scenario with this id; ValueError if it is none."""
+    if found := _ID.fullmatch(nodeid):
+        return found["group"], found["label"]
+    raise ValueError(f"{nodeid}: the id of no scenario")
 
 
 def scope_of(nodeid: str, workers: int) -> str:
@@ -67,7 +91,17 @@ def scope_of(nodeid: str, workers: int) -> str:
     parts = _parts(workers)
     if not found or found["group"] not in parts:
         return nodeid
+    if f"{_ROTATING}-" in found["configuration"] and found["group"] in _remounted():
+        return f"{found['configuration']} {found['group']}"
     return f"{found['configuration']} {parts[found['group']]}"
+
+
+@cache
+def _remounted() -> frozenset[str]:
+    """The groups during whose scenarios a rotating union is remounted: each has one of its own."""
+    groups = [group for group in GROUPS if not group.trials]
+    turns = [Turn(group.name, group, tuple(range(1, len(group.labels) + 1))) for group in groups]
+    return frozenset(turn.group.name for turn in turns if turn.remounts)
 
 
 @cache

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A union in a process of its own, on which scenarios are replayed one at a time, as somebody asks for them.
+"""Unions in processes of their own, on which scenarios are replayed one at a time, as somebody asks for them.
 
-The process has a private mount namespace, so the one that asks keeps its own, and what was mounted goes with it,
+A process has a private mount namespace, so the one that asks keeps its own, and what was mounted goes with it,
 however either ends. Trials share one: to fork for each would take longer than most of them do.
 """
 
@@ -9,22 +9,22 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
-from command.native import MOUNTPOINT
-from mount_union import mount_union
-from report.events import Checked, Event, OperationStarted, Outcome, ScenarioEnded
-from tests import mounts
+from command import native
+from mount_union import Union, mount_union
+from report.events import Checked, Event, Evidence, OperationStarted, Outcome, ScenarioEnded
+from tests.kernel_facts import Facts, facts
+from tests.union.choice import by_name
 from union.configuration import Configuration
 from union.errors import HarnessError, SetupError, Unsupported, UsageError
-from union.plan import NothingLeft, Share
-from union.runner import Runner
-from union.scenario import Group
+from union.plan import NothingLeft, Share, Turn
+from union.runner import Runner, nothing
 from union.trial import run_trials
 from union.workspace import enter_private_namespace
 
@@ -38,6 +38,15 @@ class Ended(NamedTuple):
     outcome: str
     complaints: tuple[str, ...] = ()
     steps: tuple[str, ...] = ()
+
+
+class Built(NamedTuple):
+    """What came of building a union: why it cannot be here, or what is left out, what is wrong and what was seen."""
+
+    missing: str
+    skipped: Mapping[Key, str]
+    complaints: Sequence[str]
+    evidence: Mapping[str, str]
 
 
 class Told(list[Event]):
@@ -81,23 +90,22 @@ class Child:
 class UnionServer:
     """The union of one share, built in a child process; the groups that need what is missing here are `skipped`.
 
+    `complaints` is what is wrong with the union before anything was done to it, `evidence` what was seen meanwhile.
     Raises SetupError when the child cannot go on, also later.
     """
 
     def __init__(self, configuration: Configuration, share: Share) -> None:
-        self.ran: set[Key] = set()
         self._child = Child(lambda pipe: _serve(pipe, configuration, share))
         events: list[Event] = self._child.answer()
         self.skipped = {(e.group, e.number): "; ".join(e.complaints) for e in events if isinstance(e, ScenarioEnded)}
         self.complaints = complaints(events)
-        """What is wrong with the union before anything was done to it."""
+        self.evidence = {event.name: event.value for event in events if isinstance(event, Evidence)}
         if all((turn.group.name, number) in self.skipped for turn in share.turns for number in turn.numbers):
             self._child.end()
 
-    def run(self, group: Group, number: int) -> Ended:
+    def run(self, group: str, number: int) -> Ended:
         """Replay one scenario."""
-        self.ran.add((group.name, number))
-        return Ended(*self._child.ask((group.name, number)))
+        return Ended(*self._child.ask((group, number)))
 
     def finish(self) -> list[str]:
         """Look at the union once more, unmount it, and say what is wrong; nothing if there is none any more."""
@@ -107,6 +115,11 @@ class UnionServer:
         self._child.end()
         return found
 
+    def end(self) -> None:
+        """Take it down without a look."""
+        if self._child.alive:
+            self._child.end()
+
 
 class TrialServer:
     """A child process for trials, each of which mounts its own; a new one after one that died."""
@@ -114,11 +127,64 @@ class TrialServer:
     def __init__(self) -> None:
         self._child: Child | None = None
 
-    def run(self, group: Group, number: int) -> Ended:
+    def run(self, group: str, number: int) -> Ended:
         """Run one trial. Raises SetupError when the child died of it."""
         if not (self._child and self._child.alive):
             self._child = Child(_serve_trials)
-        return Ended(*self._child.ask((group.name, number)))
+        return Ended(*self._child.ask((group, number)))
+
+    def close(self) -> None:
+        """End the child, if there is one."""
+        if self._child and self._child.alive:
+            self._child.end()
+
+
+class Here:
+    """Unions on the kernel that this process runs on, by scope. What goes wrong with one is raised as SetupError."""
+
+    def __init__(self) -> None:
+        self._unions: dict[str, UnionServer] = {}
+        self._trials = TrialServer()
+        self._reasons: dict[Configuration, list[str]] = {}
+
+    def build(
+        self, scope: str, configuration: Configuration, wanted: Mapping[str, Sequence[int]], rotating: bool
+    ) -> Built:
+        """A union of this kind for the `wanted` scenarios by group; `rotating` ones are remounted after each group."""
+        if reasons := self._unsuitable(configuration):
+            return Built("; ".join(reasons), {}, [], {})
+        turns = [Turn(name, by_name(name), tuple(numbers)) for name, numbers in wanted.items()]
+        server = UnionServer(configuration, Share(tuple(turns), turns[0].group.options, rotating))
+        self._unions[scope] = server
+        return Built("", server.skipped, server.complaints, server.evidence)
+
+    def run(self, scope: str, group: str, number: int) -> Ended:
+        """Replay one scenario on the union of the scope."""
+        return self._unions[scope].run(group, number)
+
+    def trial(self, group: str, number: int) -> Ended:
+        """Run one trial."""
+        return self._trials.run(group, number)
+
+    def finish(self, scope: str) -> list[str]:
+        """Look at the union of the scope once more and take it down; what is wrong with it."""
+        return self._unions.pop(scope).finish()
+
+    def facts(self) -> Facts:
+        """The state of the kernel."""
+        return facts()
+
+    def close(self) -> None:
+        """End what is left."""
+        while self._unions:
+            self._unions.popitem()[1].end()
+        self._trials.close()
+
+    def _unsuitable(self, configuration: Configuration) -> list[str]:
+        """Why the kernel cannot have unions of this kind, asked once: it forks."""
+        if configuration not in self._reasons:
+            self._reasons[configuration] = native.unsuitable(configuration)
+        return self._reasons[configuration]
 
 
 def complaints(events: Sequence[Event]) -> list[str]:
@@ -129,6 +195,8 @@ def complaints(events: Sequence[Event]) -> list[str]:
 
 def _ended(events: Sequence[Event]) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
     [end] = [event for event in events if isinstance(event, ScenarioEnded)]
+    if wrong := complaints(events):
+        return (Outcome.FAILED.name, (*wrong, *end.complaints), ())
     if end.outcome is Outcome.PASSED:
         return (end.outcome.name, (), ())
     steps = tuple(event.reproducer for event in events if isinstance(event, OperationStarted))
@@ -170,23 +238,28 @@ def _forked(work: Callable[[Connection], None]) -> tuple[int, Connection]:
 
 
 def _serve_trials(pipe: Connection) -> None:
-    groups = {group.name: group for group in mounts.GROUPS}
     while True:
         name, number = pipe.recv()
         events = Told()
-        run_trials(groups[name], (number,), "", events)
+        run_trials(by_name(name), (number,), "", events)
         pipe.send(_ended(events))
 
 
 def _serve(pipe: Connection, configuration: Configuration, share: Share) -> None:
     events = Told()
-    with _skipping(share, events), mount_union(configuration, share, MOUNTPOINT, events) as union:
+    with _skipping(share, events), mount_union(configuration, share, native.MOUNTPOINT, events) as union:
         pipe.send(list(events))
-        runner = Runner(union.judge, union.log, events, slashes=configuration.slashes)
+        within = share.rotating and any(turn.remounts for turn in share.turns)
+        after = union.cycler.after if within else nothing
+        runner = Runner(union.judge, union.log, events, after=after, slashes=configuration.slashes)
         turns = {turn.group.name: turn for turn in union.turns}
+        last = ""
         while (wanted := pipe.recv()) is not None:
             events.clear()
             name, number = wanted
+            if share.rotating and not within and last not in ("", name):
+                _remount(union, runner, turns[last].top, events)
+            last = name
             runner.run_turn(replace(turns[name], numbers=(number,)), "")
             pipe.send(_ended(events))
         events.clear()
@@ -195,6 +268,13 @@ def _serve(pipe: Connection, configuration: Configuration, share: Share) -> None
         pipe.send(complaints(events))
         return
     pipe.send(list(events))
+
+
+def _remount(union: Union, runner: Runner, top: str, events: Told) -> None:
+    """Between two groups on a rotating union; what is wrong then is a complaint of the scenario that follows."""
+    if not runner.lost:
+        complaints = native.remounted(union, runner, top)
+        events(Checked("-", "after a remount each group is as the model says", tuple(complaints)))
 
 
 @contextmanager

@@ -48,7 +48,7 @@ class Project:
         """What starts a run of its tests."""
         plugins = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "tests.guest_workers"]
         environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "PYTHONUNBUFFERED": "1"}
-        words = (sys.executable, "-m", "pytest", "-v", *plugins, f"--kernel={self.kernel}", *words)
+        words = (sys.executable, "-m", "pytest", "-v", *plugins, f"--workers-in={self.kernel}", *words)
         return {"args": words, "cwd": self.path, "env": environment, "text": True}
 
     def run(self, *words: str) -> tuple[str, str]:
@@ -244,8 +244,8 @@ def test_guests_end_with_the_run(project: Project, number: signal.Signals) -> No
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["--kernel=/bin/true"], "/bin/true: not a User-mode Linux kernel"),
-        (["--kernel=/no/such/kernel"], "/no/such/kernel: no such kernel"),
+        (["--workers-in=/bin/true"], "/bin/true: not a User-mode Linux kernel"),
+        (["--workers-in=/no/such/kernel"], "/no/such/kernel: no such kernel"),
         (["-p", "no:xdist"], "a guest for the tests needs pytest-xdist"),
         (["--pdb"], "--pdb does not reach into a guest"),
     ],

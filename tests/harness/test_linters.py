@@ -37,7 +37,7 @@ def test_tool_is_content(command: list[str]) -> None:
 def test_every_source_file_names_its_licence() -> None:
     missing = [
         path.name
-        for path in tracked("*.py", "*.toml", "*.config", "*.sh", "*.md", "run", ".ci/run", "bench/*")
+        for path in tracked("*.py", "*.toml", "*.config", "*.sh", "*.md", "run", ".ci/run", "bench/*", "ci/*")
         if "SPDX-License-Identifier: GPL-2.0-only" not in "\n".join(path.read_text().splitlines()[:3])
     ]
     assert missing == []

@@ -50,6 +50,22 @@ def test_a_child_that_breaks_or_dies_is_our_fault() -> None:
         native.in_child(lambda: os.kill(os.getpid(), 9) or [])  # type: ignore[func-returns-value]
 
 
+def test_that_nothing_can_run_is_told_in_the_reports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(Unsupported) as caught:
+        main._dispatch(parse(["--ov", "--xino", "--kernel=native", f"--results={tmp_path}"]))
+    assert (tmp_path / "result.txt").read_text() == "check_run skip\n"
+    assert str(caught.value) in (tmp_path / "results.ktap").read_text()
+
+
+def test_a_guest_tells_its_host_that_nothing_can_run(tmp_path: Path) -> None:
+    words = ["--ov", "--xino", "--kernel=stock-6.12", f"--results={tmp_path}"]
+    done = subprocess.run([sys.executable, CHECKOUT / "run", *words], capture_output=True, text=True)
+    assert done.returncode == Unsupported.exit_code, done.stdout + done.stderr
+    assert (tmp_path / "result.txt").read_text() == "check_run skip\n"
+    assert done.stderr.removeprefix("run: ").strip() in (tmp_path / "results.ktap").read_text()
+
+
 def test_only_what_the_kernel_lacks_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(native, "_lacking", raising(Unsupported("no right to mount")))

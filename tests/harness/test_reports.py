@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,64 +12,15 @@ from typing import Any
 import kcidb_io
 import pytest
 from junitparser import JUnitXml
-from tap.parser import Parser
 
-from report import junit, kcidb, ktap, lava
-from report.events import (
-    Aborted,
-    Checked,
-    Event,
-    Evidence,
-    Finished,
-    GroupStarted,
-    Noted,
-    OperationEnded,
-    OperationStarted,
-    Outcome,
-    ScenarioEnded,
-    ScenarioStarted,
-    StageStarted,
-)
+from report import junit, kcidb, lava
+from report.events import Aborted, Event, Noted, OperationEnded, OperationStarted, Outcome, Refused
 from report.record import Recorder, all_of, decode, encode, read
 from report.results import Cut, Results, collect
+from tests.harness.sample_run import COUNTS, FAMILIES, events, results
 from union.errors import SetupError
 
-FAMILIES = {"rename-file": "rename_file", "xattrs": "xattrs"}
-NASTY = "a # SKIP in\x00 the\nmiddle, <&> and \udcff"
-
-
-def scenario(group: str, number: int, label: str, outcome: Outcome, *complaints: str) -> Iterator[Event]:
-    yield ScenarioStarted(group, number, label, "rename_file.py:12")
-    yield ScenarioEnded(group, number, label, outcome, complaints, 0.25)
-
-
-def events(*, whole: bool = True) -> Iterator[Event]:
-    """A run with every outcome; not `whole`: its last scenario and itself never ended."""
-    yield Noted("--xino: the detach run")
-    yield StageStarted("--operations=before")
-    yield GroupStarted("rename-file", "./run --ov --xino")
-    yield from scenario("rename-file", 1, "over itself", Outcome.PASSED)
-    yield from scenario("rename-file", 2, NASTY, Outcome.FAILED, f"EIO instead of success: {NASTY}")
-    yield StageStarted("--operations=after")
-    yield from scenario("rename-file", 1, "over itself", Outcome.PASSED)
-    yield Evidence("kernel", "6.12.117-nofollow (x86_64)")
-    yield Evidence("kernel", "6.12.117-nofollow (x86_64)")
-    yield Checked("D2, D9", "no EIO", ())
-    yield Checked("-", "no kernel warning", ("WARNING: at fs/overlayfs",))
-    yield ScenarioEnded("xattrs", 1, "skipped before it began", Outcome.SKIPPED, ("no xattrs # here",), 0.0)
-    yield from scenario("xattrs", 2, "broken", Outcome.ERROR, "the scenario says x but the model predicts y")
-    if whole:
-        yield Finished()
-    else:
-        yield ScenarioStarted("xattrs", 3, "kills the kernel", "xattrs.py:7")
-
-
-def results(*, whole: bool = True) -> Results:
-    return collect("./run --ov --xino", events(whole=whole), FAMILIES)
-
-
-COUNTS = {Outcome.PASSED: 3, Outcome.FAILED: 2, Outcome.SKIPPED: 1, Outcome.ERROR: 1}
-
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 # The record ---------------------------------------------------------------------------------------
 
@@ -136,6 +86,11 @@ def test_a_fault_that_a_run_outlived_fails_it() -> None:
     assert collect("./run", events(), FAMILIES, Cut("still mounted", fault=False)).cases == results().cases
 
 
+def test_a_run_that_cannot_be_carried_out_is_skipped() -> None:
+    (case,) = collect("./run --ov --xino", [Refused("no nofollow here")], FAMILIES).cases
+    assert (case.selector, case.outcome, case.complaints) == ("run", Outcome.SKIPPED, ("no nofollow here",))
+
+
 def test_each_case_knows_what_repeats_it() -> None:
     found = results()
     assert [found.reproducer(case) for case in found.cases[1:4]] == [
@@ -150,11 +105,12 @@ def test_each_case_knows_what_repeats_it() -> None:
 
 
 def test_junitparser_counts_the_same(tmp_path: Path) -> None:
-    (tmp_path / "results.xml").write_text(junit.write(results()), encoding="utf-8")
+    (tmp_path / "results.xml").write_text(junit.write(results(), NOW), encoding="utf-8")
     document = JUnitXml.fromfile(str(tmp_path / "results.xml"))
     assert (document.tests, document.failures, document.errors, document.skipped) == (7, 2, 1, 1)
     suites = {suite.name: suite for suite in document}
     assert set(suites) == {"rename_file.before", "rename_file.after", "checks.after", "xattrs.after"}
+    assert {suite.timestamp for suite in suites.values()} == {"2026-01-02T00:00:00+00:00"}
     cases = list(suites["rename_file.before"])
     assert [case.name.partition(":")[0] for case in cases] == ["rename-file", "rename-file"]
     (failure,) = cases[1].result
@@ -162,54 +118,6 @@ def test_junitparser_counts_the_same(tmp_path: Path) -> None:
     assert "reproduce: ./run --ov --xino --operations=before rename-file:2" in failure.text
     suite: Any = suites["checks.after"]
     assert {item.name: item.value for item in suite.properties()}["kernel"].startswith("6.12")
-
-
-# KTAP ---------------------------------------------------------------------------------------------
-
-
-def levels(text: str) -> tuple[str, list[str]]:
-    """The outer document, and the nested ones without their indentation."""
-    outer, inner = [], [""]
-    for line in text.splitlines(keepends=True):
-        if line.startswith("  "):
-            inner[-1] += line[2:]
-        else:
-            outer.append(line)
-            inner += [""] if inner[-1] else []
-    return "".join(outer), [part for part in inner if part]
-
-
-def parsed(text: str) -> list[Any]:
-    """The test lines, by a TAP parser, of one level, whose plan must hold."""
-    assert text.startswith("KTAP version 1\n")
-    lines = list(Parser().parse_text(text.replace("KTAP version 1", "TAP version 13", 1)))
-    tests = [line for line in lines if line.category == "test"]
-    (plan,) = (line for line in lines if line.category == "plan")
-    assert plan.expected_tests == len(tests) and [test.number for test in tests] == [*range(1, len(tests) + 1)]
-    assert not [line for line in lines if line.category == "unknown"]
-    return tests
-
-
-def test_a_tap_parser_reads_each_level() -> None:
-    outer, inner = levels(ktap.write(results()))
-    assert [(test.ok, test.description.strip()) for test in parsed(outer)] == [
-        (False, "rename_file.before"),
-        (True, "rename_file.after"),
-        (False, "checks.after"),
-        (False, "xattrs.after"),
-    ]
-    tests = [parsed(part) for part in inner]
-    assert [[(test.ok, test.skip) for test in part] for part in tests] == [
-        [(True, False), (False, False)],
-        [(True, False)],
-        [(True, False), (False, False)],
-        [(True, True), (False, False)],
-    ]
-
-
-def test_a_label_makes_no_directive_and_no_line() -> None:
-    lines = [line for line in ktap.write(results()).splitlines() if "rename-file:2 " in line and "ok" in line]
-    assert len(lines) == 1 and "# SKIP" not in lines[0]
 
 
 # LAVA ---------------------------------------------------------------------------------------------
@@ -233,7 +141,7 @@ def test_a_lava_name_that_comes_twice_is_numbered() -> None:
 
 
 def test_kcidb_takes_the_document() -> None:
-    text = kcidb.write(results(), "ovl_detach", "ovl_detach:6.12", datetime(2026, 1, 2, tzinfo=UTC))
+    text = kcidb.write(results(), "ovl_detach", "ovl_detach:6.12", NOW)
     document = json.loads(text)
     assert kcidb_io.schema.V5_3.is_valid(document)
     assert Counter(test["status"] for test in document["tests"]) == {"PASS": 3, "FAIL": 2, "SKIP": 1, "ERROR": 1}

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.trouble import MODULE, plant
+from tests.harness.trouble import plant
 from tests.scopes import WORTH_A_UNION, scope_of, stages
 from tests.union import GROUPS, rename_file
 from tests.union.choice import default_groups
 from union.errors import UsageError
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+SCENARIO = r"tests/(union|union/beyond|mounts)/\w+\.py"
 LIMIT = 120  # seconds for one run
 FAMILY = "tests/union/rename_file.py"
 ONE = f"{FAMILY}::rename-file::onto itself[ov-xino-detached-6.12]"
@@ -47,7 +48,7 @@ def test_a_family_runs_on_its_unions_in_guests() -> None:
 @pytest.mark.parametrize("words", [[ONE], [FAMILY, "-k", "onto and itself and detached"]], ids=["id", "expression"])
 def test_one_scenario_can_be_named(words: list[str]) -> None:
     text, last = run("--union=ov-xino", "--kernel=6.12", *words)
-    assert last.startswith("1 passed") and f"PASSED {ONE} " in text, text
+    assert last.startswith("1 passed") and f"{ONE} PASSED" in text, text
 
 
 def collected(*words: str) -> list[str]:
@@ -58,8 +59,7 @@ def collected(*words: str) -> list[str]:
 def test_ids_are_unique_and_only_scenarios_run() -> None:
     ids = collected("--union=ov", "--kernel=native")
     assert len(ids) == len({name.partition("::")[2] for name in ids}) > 900, "a scenario of two files runs twice"
-    shape = re.compile(r"tests/(union|union/beyond|mounts)/\w+\.py::[\w-]+::.+\[ov-native\]")
-    assert all(shape.fullmatch(name) for name in ids)
+    assert all(re.fullmatch(rf"{SCENARIO}::[\w-]+::.+\[ov-native\]", name) for name in ids)
 
 
 def test_scenarios_are_marked_with_family_and_clauses() -> None:
@@ -69,8 +69,12 @@ def test_scenarios_are_marked_with_family_and_clauses() -> None:
     }
 
 
-def test_without_union_no_scenario_is_a_test() -> None:
-    assert not any("tests/union/" in name for name in collected("tests"))
+def test_without_union_the_scenarios_are_those_of_the_main_job_beside_all_other_tests() -> None:
+    names = collected("tests", "--kernel=6.12")
+    scenarios = {name.rpartition("[")[2] for name in names if re.match(SCENARIO, name)}
+    assert scenarios == {"ov-xino-before-6.12]", "ov-xino-detached-6.12]"}
+    assert any(name.startswith("tests/harness/test_scenario_items.py::") for name in names)
+    assert not any(re.match(SCENARIO, name) for name in collected("tests/harness/test_options.py"))
 
 
 # Who shares a union.
@@ -107,7 +111,18 @@ def test_a_detach_run_is_two_stages() -> None:
     assert (plain.name, plain.configuration.xino, plain.configuration.detach) == ("ov-xino", "on", False)
 
 
-@pytest.mark.parametrize("union", ["ov=3", "list", "nonsense", "ov-nonsense", ""])
+def test_a_run_with_rotations_is_two_stages_and_what_is_remounted_in_its_midst_is_alone() -> None:
+    rotating, plain = stages("ov=3")
+    assert (rotating.name, rotating.rotating, plain.name, plain.rotating) == ("ov=3-rotating", True, "ov=3", False)
+    assert rotating.command("6.12") == plain.command("6.12") == "./run --ov=3 --kernel=6.12"
+    scopes = {scope_of(f"x.py::{name}::a label[ov=3-rotating-6.12]", 1) for name in ("rename-file", "rename-mass")}
+    assert len(scopes) == 2
+    assert len({scope_of(f"x.py::{name}::a label[ov=3-6.12]", 1) for name in ("rename-file", "rename-mass")}) == 1
+    [detached] = [stage for stage in stages("ov=3-xino") if stage.configuration.detached]
+    assert not detached.rotating
+
+
+@pytest.mark.parametrize("union", ["list", "nonsense", "ov-nonsense", ""])
 def test_what_is_no_union_is_refused(union: str) -> None:
     with pytest.raises(UsageError):
         stages(union)
@@ -117,9 +132,13 @@ def test_what_is_no_union_is_refused(union: str) -> None:
 
 
 def broken(path: Path, plan: dict[str, str], *words: str) -> tuple[str, str]:
-    """A run on a plain overlay in a guest in which scenarios end as planned, whatever the kernel does."""
-    plant(path, plan)
-    return run("-p", MODULE, "--union=ov", "--kernel=stock-6.12", "-rA", *words, path=path)
+    """A run on a plain overlay in a guest in which scenarios end as planned, whatever the kernel does.
+
+    Python loads a module of this name when it starts, also in the guest.
+    """
+    plant(path / "sitecustomize.py", plan)
+    union = [] if any("--union" in word for word in words) else ["--union=ov"]
+    return run(*union, "--kernel=stock-6.12", "-rA", *words, path=path)
 
 
 def outcomes(text: str, group: str) -> list[tuple[str, int]]:
@@ -144,7 +163,7 @@ def test_a_lost_guest_is_one_failure_and_is_not_tried_again(tmp_path: Path) -> N
     text, last = broken(tmp_path, {"mkdir:3": "fault"}, "tests/union/mkdir.py", "-n2")
     assert last == "1 failed, 10 passed", text
     assert ("FAILED", 3) in outcomes(text, "mkdir")
-    assert text.count("replacing crashed worker") == 1
+    assert "\nthe guest was lost in this scenario:\n" in text and "\nreproduce: ./run --ov " in text
     assert "the kernel reported a fault: BUG: made up by a test" in text
 
 
@@ -165,6 +184,16 @@ def test_a_sequence_is_run_from_its_start(tmp_path: Path) -> None:
     assert last == "1 skipped" and "the scenario it goes on from did not pass" in text, text
 
 
+def test_what_a_remount_shows_is_a_failure(tmp_path: Path) -> None:
+    files = [f"tests/union/{name}.py" for name in ("readlink", "truncate", "unlink")]  # one group each
+    text, last = broken(tmp_path, {"after a group": "x"}, *files, "--union=ov=2")
+    assert last.startswith("2 failed"), text
+    assert text.count("-: after a remount each group is as the model says: made up by a test\n") >= 2, text
+    text, last = broken(tmp_path, {"after an operation": "x"}, "tests/union/mkdir.py", "--union=ov=2")
+    wrong = re.findall(r"^FAILED .*\[ov=2-(\w+)", text, re.M)
+    assert set(wrong) == {"rotating"}, text
+
+
 def test_a_union_that_is_lost_is_an_error_of_what_was_to_run_on_it(tmp_path: Path) -> None:
     text, last = broken(tmp_path, {"mkdir:3": "exit"}, "tests/union/mkdir.py")
     assert last == "2 passed, 9 errors", text
@@ -176,6 +205,17 @@ def test_what_is_wrong_at_the_end_is_an_error_of_the_last_scenario(tmp_path: Pat
     assert last == "11 passed, 1 error", text
     assert re.search(r"^_+ ERROR at teardown of ", text, re.M)
     assert "\nthe union is not what it must be at the end:\nD7: a check: made up by a test\n" in text
+
+
+@pytest.mark.parametrize("words", [["-p", "no:xdist"], ["-n0"], ["-n1"]], ids=" ".join)
+def test_workers_are_not_needed(tmp_path: Path, words: list[str]) -> None:
+    text, last = broken(tmp_path, {"mkdir:2": "FAILED", "mkdir:3": "fault"}, "tests/union/mkdir.py", *words)
+    assert last == "2 failed, 9 passed", text
+
+
+def test_a_debugger_can_be_had(tmp_path: Path) -> None:
+    text, last = broken(tmp_path, {"mkdir:2": "FAILED"}, "tests/union/mkdir.py", "--pdb")
+    assert "entering PDB" in text and "1 failed" in last, text
 
 
 # What is missing.
@@ -192,5 +232,5 @@ def test_what_a_kernel_lacks_is_a_reason_to_skip_or_an_error(require: bool) -> N
 def test_what_a_filesystem_lacks_is_an_error_if_it_is_required() -> None:
     words = ["-k", "whole and lower", "--require"]
     text, last = run("--union=ov", "--kernel=stock-6.12", "tests/union/beyond/copied_ranges.py", *words)
-    assert last.startswith("1 error"), text
+    assert last.endswith("1 error"), text
     assert "an upper whose files can share blocks: files on upper share nothing" in text
