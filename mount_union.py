@@ -54,7 +54,7 @@ class Union:
             over_empty_lower(self.overlay, self.judge, self.cycler, spoiled, self.tell)
         trouble = tuple(self.log.trouble())
         self.tell(Checked("-", "no kernel warning, no dentry still in use, no taint", trouble))
-        self.tell(Evidence("kernel warnings", str(len(trouble)) if trouble else "none"))
+        self.tell(Evidence("kernel warnings", str(self.log.seen or "none")))
 
 
 @contextmanager

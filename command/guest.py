@@ -5,33 +5,53 @@ from __future__ import annotations
 
 import compileall
 import os
+import signal
 import sys
 from pathlib import Path
 
 from command import bootstrap, native, results
 from command.options import Options
 from command.output import Sink, copied, to_descriptor
+from command.underway import UnderWay
 from kernel import recipe
 from kernel.build import build
 from kernel.guest import GuestResult, Outcome
 from kernel.uml import UmlGuest
-from union.errors import SetupError
+from union.errors import KernelFault, SetupError
 
-TIME_LIMIT = 900.0  # seconds for the whole run; a detach run takes a few
+BOOT_LIMIT = 30  # seconds
 DEFAULT = "6.12"  # the kernel that `auto` takes when the running one will not do
 PACKAGES = ("command", "datasets", "kernel", "report", "tests/mounts", "tests/union", "union")
 SHARED = "/tmp/results"  # in the guest: the directory of --results
+KILLED = 128  # and the number of the signal: the exit status of a command that one ended
+FAULTS = (Outcome.PANIC, Outcome.OOPS)
 SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def run(options: Options) -> int:
-    """Carry the run out in a guest with the kernel `options` asks for; returns its exit code."""
+    """Carry the run out in a guest with the kernel `options` asks for; returns its exit code.
+
+    Raises KernelFault when the kernel came to harm, SetupError when the guest was lost in another way, UsageError for a
+    bad kernel.
+    """
+    code = 0
+    try:
+        with results.written(options.results, options.command()):
+            code = _run(options)
+    except results.CannotWrite:
+        if code != SetupError.exit_code:  # else the run itself has said so
+            raise
+    return code
+
+
+def _run(options: Options) -> int:
     arguments = [*options.words, "--kernel=native", *options.choice.words]
-    with (
-        copied(to_descriptor(sys.stdout.fileno()), options.log_dir) as out,
-        results.written(options.results, options.command()),
-    ):
-        return _boot(options, flavour(options), arguments, out, to_descriptor(sys.stderr.fileno()))
+    with copied(to_descriptor(sys.stdout.fileno()), options.log_dir) as out:
+        under_way = UnderWay(out)
+        result = _boot(options, flavour(options), arguments, under_way, to_descriptor(sys.stderr.fileno()))
+        if result.outcome is not Outcome.EXITED:
+            _mourn(result, under_way, options.command())
+        return _status(result)
 
 
 def flavour(options: Options) -> str:
@@ -42,12 +62,14 @@ def flavour(options: Options) -> str:
 def capture(options: Options, kernel: str, arguments: list[str]) -> tuple[int, str]:
     """Run `./run ARGUMENTS` in a guest; its exit code and all it printed."""
     text = bytearray()
-    status = _boot(options, kernel, arguments, text.extend, text.extend)
-    return status, text.decode(errors="replace")
+    result = _boot(options, kernel, arguments, text.extend, text.extend)
+    if result.outcome is not Outcome.EXITED:
+        raise SetupError(f"guest: {result.explain()}")
+    return _status(result), text.decode(errors="replace")
 
 
-def _boot(options: Options, kernel: str, arguments: list[str], out: Sink, err: Sink) -> int:
-    """Raises SetupError when the guest does not bring its command to an end, UsageError for a bad kernel."""
+def _boot(options: Options, kernel: str, arguments: list[str], out: Sink, err: Sink) -> GuestResult:
+    """Raises SetupError when there can be no guest, UsageError for a bad kernel."""
     binary = build(kernel, options.kernel_source).path if kernel in recipe.names() else Path(kernel)
     guest = UmlGuest(binary, log_dir=options.log_dir, cpus=options.cpus)
     if options.configuration.detach or options.action == "controls":
@@ -63,22 +85,38 @@ def _boot(options: Options, kernel: str, arguments: list[str], out: Sink, err: S
         command,
         cwd=bootstrap.CHECKOUT,
         env=environment,
-        time_limit=TIME_LIMIT,
+        time_limit=options.time_limit,
+        boot_limit=min(BOOT_LIMIT, options.time_limit),
         on_stdout=out,
         on_stderr=err,
         shared=shared,
         visible=[Path(path) for path in sys.path if os.path.isabs(path)],
     )
-    return _status(result, guest)
-
-
-def _status(result: GuestResult, guest: UmlGuest) -> int:
-    if result.outcome is Outcome.EXITED and result.status is not None:
-        return result.status
     if result.outcome is Outcome.NOT_BOOTED:
         guest.release()  # a better complaint if it is no kernel at all
-    print(f"\nthe guest's console ends with:\n{result.console_tail}", flush=True)
-    raise SetupError(f"guest: {result.explain()}")
+    return result
+
+
+def _mourn(result: GuestResult, under_way: UnderWay, command: str) -> None:
+    """Say what the console said last and, unless the run came to its end all the same, what it was at."""
+    print(f"\nthe guest's console ends with:\n{result.console_tail}")
+    scenario = under_way.scenario()
+    if scenario and result.status is None:
+        selector, label = scenario
+        word = "FAILED" if result.outcome in FAULTS else "ERROR"
+        print(f"\n{word} {selector}: {label}\n    {result.verdict()}\n    reproduce: {command} {selector}")
+    sys.stdout.flush()
+
+
+def _status(result: GuestResult) -> int:
+    """The exit code of a run that came to its end on a sound kernel; raises KernelFault or SetupError for others."""
+    if result.outcome is Outcome.EXITED and result.status is not None:
+        if result.status > KILLED and result.status != KILLED + signal.SIGINT:
+            raise SetupError(f"guest: signal {result.status - KILLED} ended the run, for want of memory or by a bug")
+        return result.status
+    # A run that had erred by itself has, whatever its kernel said.
+    faulty = result.outcome in FAULTS and result.status != SetupError.exit_code
+    raise (KernelFault if faulty else SetupError)(f"guest: {result.explain()}")
 
 
 def compile_packages() -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -56,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
         return INTERRUPTED
     except OSError as error:
         sys.stdout.flush()
-        print(f"run: {error}", file=sys.stderr)
+        print(f"run: {error.filename}: {error.strerror}" if error.filename else f"run: {error}", file=sys.stderr)
         return SetupError.exit_code
     except Exception:  # noqa: BLE001 - a fault of ours must not look like one of the kernel's (exit 1)
         sys.stdout.flush()
@@ -109,7 +110,8 @@ def _make_log_dir(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"--log-dir: cannot create {path}: {error.strerror}") from error
+        kind = SetupError if error.errno == errno.ENOSPC else UsageError
+        raise kind(f"--log-dir: cannot create {path}: {error.strerror}") from error
 
 
 def _list() -> int:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from command import output, results
-from command.options import Options
+from command.options import TIME_LIMIT, Options
 from mount_union import Union, mount_union
-from report.events import Checked, Finished, Listener, Noted, Outcome, StageStarted
+from report.events import Aborted, Checked, Finished, Listener, Noted, Outcome, StageStarted
 from report.expected import Expecting
 from report.record import Recorder, all_of
 from report.terminal import Terminal
@@ -22,6 +22,7 @@ from union import syscalls
 from union.configuration import Configuration
 from union.effective import effective
 from union.errors import HarnessError, SetupError, Unsupported, UsageError
+from union.mountinfo import mounts
 from union.overlay import MountRefused, accepts
 from union.plan import NothingLeft, Selection, Share, plan
 from union.runner import Runner, nothing
@@ -38,14 +39,21 @@ def chosen(options: Options) -> bool:
         reasons = unsuitable(options.configuration)
         if reasons:
             raise Unsupported(f"the running kernel cannot do this: {'; '.join(reasons)}")
-        return True
+        return _here(options)
     if options.kernel != "auto":
         _not_yours(options, f"--kernel={options.kernel} is a guest")
         return False
     reasons = unsuitable(options.configuration)
     if reasons:
         _not_yours(options, "; ".join(reasons))
-    return not reasons
+    return not reasons and _here(options)
+
+
+def _here(options: Options) -> bool:
+    """That the run goes to the running kernel, which no limit ends."""
+    if options.time_limit != TIME_LIMIT:
+        raise UsageError("--time-limit ends a guest, and this run is on the running kernel: name another --kernel")
+    return True
 
 
 def _not_yours(options: Options, why: str) -> None:
@@ -125,7 +133,11 @@ def run(options: Options) -> int:
             record = events or os.environ.get(results.VARIABLE)
             tell = all_of(Recorder(Path(record)), terminal) if record else terminal
             known = {(e.group, e.number): e.reason for e in options.expected if e.applies(how, os.uname().release)}
-            carry_out(options.configuration, options.choice, Expecting(tell, known))
+            try:
+                carry_out(options.configuration, options.choice, Expecting(tell, known))
+            except (HarnessError, OSError) as error:  # for the reports: of a guest only the exit code gets out
+                tell(Aborted(str(error)))
+                raise
         terminal.summary()
     return exit_code(terminal)
 
@@ -148,6 +160,7 @@ def carry_out(configuration: Configuration, choice: Choice, tell: Listener) -> N
     """All chosen groups, on as few unions as they can share; raises HarnessError for what is our own fault."""
     gc.disable()  # a run is short and makes few cycles, but going through the model over and over takes time
     enter_private_namespace()
+    before = {mount.id for mount in mounts()}
     os.umask(0o022)
     os.setgroups([])
     if configuration.xino != "off":
@@ -161,6 +174,8 @@ def carry_out(configuration: Configuration, choice: Choice, tell: Listener) -> N
     for group, numbers in selection:
         if group.trials:
             run_trials(group, numbers, f"./run --{configuration.kind}", tell)
+    if left := [mount.describe() for mount in mounts() if mount.id not in before]:
+        raise SetupError(f"still mounted at the end: {', '.join(left)}")
     tell(Finished())
 
 

@@ -44,10 +44,12 @@ UNIONMOUNT_BASEDIR (upper layers, and lower and mount point unless named), UNION
 UNIONMOUNT_MNTPOINT and UNIONMOUNT_MNTOPTIONS are those of unionmount-testsuite. Layers in a
 directory of yours are never fenced: --xino means plain xino=on then, as it does with --detach=off.
 
-Exit: 0 passed, 1 failed, 2 usage, 3 our own error, 4 nothing could run here.
+Exit: 0 passed, 1 failed (a kernel that panics, too), 2 usage, 3 our own error (a guest that is lost,
+too), 4 nothing could run here.
 """
 
 ACTIONS = ("matrix", "controls", "list", "set_up", "clean_up", "play")
+TIME_LIMIT = 900
 LAYOUTS = ("samefs", "squashfs", "erofs")
 
 
@@ -62,6 +64,7 @@ class Options:
     kernel: str
     kernel_source: Path | None
     cpus: int  # of a guest
+    time_limit: int  # seconds for a run in a guest
     log_dir: Path | None
     results: Path | None  # the directory for reports
     repeat: int  # how often the whole run is carried out
@@ -176,6 +179,8 @@ def _add_kernel(parser: argparse.ArgumentParser) -> None:
     )
     kernel.add_argument("--cpus", type=int, default=1, metavar="N", help="of the guest, if its kernel can: default "
                         "1, as a run does one thing after the other and two CPUs wait for each other")
+    kernel.add_argument("--time-limit", type=int, default=TIME_LIMIT, metavar="SECONDS", help="end a guest that has "
+                        f"not done its run by then: an error; default {TIME_LIMIT}, a detach run takes a minute")
     kernel.add_argument("--kernel-source", type=Path, metavar="DIR|TARBALL", help="build from this source")
 
 
@@ -200,6 +205,7 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> O
         kernel=args.kernel,
         kernel_source=args.kernel_source,
         cpus=args.cpus,
+        time_limit=_time_limit(args),
         log_dir=args.log_dir,
         results=_results(args, action),
         repeat=_repeat(args, action),
@@ -215,6 +221,12 @@ def _results(args: argparse.Namespace, action: str) -> Path | None:
     if directory is not None and action != "run":
         raise UsageError(f"--results goes with a run, not with --{action.replace('_', '-')}")
     return directory
+
+
+def _time_limit(args: argparse.Namespace) -> int:
+    if args.time_limit < 1:
+        raise UsageError("--time-limit takes a number of seconds from 1 on")
+    return int(args.time_limit)
 
 
 def _repeat(args: argparse.Namespace, action: str) -> int:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from report.terminal import Writer
+from union.errors import SetupError
 
 TRANSCRIPT = "transcript.txt"
 
@@ -27,39 +28,65 @@ def to_descriptor(fd: int) -> Sink:
 
 @contextmanager
 def copied(sink: Sink, log_dir: Path | None) -> Iterator[Sink]:
-    """`sink`, and the transcript file in `log_dir` if there is one."""
+    """`sink`, and the transcript file in `log_dir` if there is one. SetupError if that cannot be written."""
     if log_dir is None:
         yield sink
         return
-    with open(log_dir / TRANSCRIPT, "wb", buffering=0) as file:
+    path = log_dir / TRANSCRIPT
+    with _writing(path):
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    keep = to_descriptor(fd)
 
-        def both(data: bytes) -> None:
-            sink(data)
-            file.write(data)
+    def both(data: bytes) -> None:
+        sink(data)
+        with _writing(path):
+            keep(data)
 
+    try:
         yield both
+    finally:
+        os.close(fd)
 
 
 @contextmanager
 def text(out: Writer, log_dir: Path | None) -> Iterator[Writer]:
-    """`out`, and the transcript file in `log_dir` if there is one, as one text stream."""
-    if log_dir is None:
-        yield out
-        return
-    with open(log_dir / TRANSCRIPT, "w", errors="surrogateescape") as file:
-        yield _Both(out, file)
+    """`out`, and the transcript file in `log_dir` if there is one, as one text stream. SetupError as above."""
+    with copied(_nowhere, log_dir) as keep:
+        if keep is _nowhere:
+            yield out
+            return
+        both = _Both(out, keep)
+        try:
+            yield both
+        finally:
+            both.flush()
+
+
+def _nowhere(_: bytes) -> None:
+    pass
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SetupError(f"--log-dir: cannot write {path}: {error.strerror}") from error
 
 
 class _Both:
-    """Writes to both streams."""
+    """A text stream to `out` and, as bytes, to `keep`."""
 
-    def __init__(self, *streams: Writer) -> None:
-        self._streams = streams
+    def __init__(self, out: Writer, keep: Sink) -> None:
+        self._out = out
+        self._keep = keep
+        self._waiting: list[str] = []
 
     def write(self, text: str, /) -> None:
-        for stream in self._streams:
-            stream.write(text)
+        self._out.write(text)
+        self._waiting.append(text)
 
     def flush(self) -> None:
-        for stream in self._streams:
-            stream.flush()
+        self._out.flush()
+        self._keep("".join(self._waiting).encode(errors="surrogateescape"))
+        self._waiting.clear()

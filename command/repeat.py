@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from command import bootstrap
-from command.options import Options
+from command.options import TIME_LIMIT, Options
 from command.results import EVENTS
 from report.events import Outcome
 from report.record import read
@@ -43,6 +43,7 @@ def _once(options: Options) -> tuple[int, list[Case], str]:
     with tempfile.TemporaryDirectory(prefix="repeated.") as directory:
         command = [sys.executable, str(bootstrap.CHECKOUT / "run"), *options.words, *options.choice.words]
         command += [f"--kernel={options.kernel}", f"--results={directory}"]
+        command += [f"--time-limit={options.time_limit}"] if options.time_limit != TIME_LIMIT else []
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         if not (Path(directory) / EVENTS).exists():
             raise SetupError(f"a run ended without results: {done.stderr.strip() or done.returncode}")

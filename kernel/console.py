@@ -8,6 +8,8 @@ from collections import deque
 from pathlib import Path
 from types import TracebackType
 
+from kernel.errors import SetupError
+
 TAIL_LINES = 25
 _PANIC = re.compile(r"Kernel panic - not syncing.*")
 # The first line of a report of the kernel about itself. WARNING is none of these: the kernel goes on unharmed
@@ -35,7 +37,10 @@ class Console:
         self.oops: str | None = None
         self.hint: str | None = None
         self.restarting = False
-        self._file = log.open("wb", buffering=0)
+        try:
+            self._file = log.open("wb", buffering=0)
+        except OSError as error:
+            raise SetupError(f"cannot create {log}: {error.strerror}") from error
         self._lines: deque[str] = deque(maxlen=TAIL_LINES)
         self._partial = b""
 
@@ -48,8 +53,8 @@ class Console:
         self._file.close()
 
     def add(self, data: bytes) -> None:
-        """Take the next bytes, cut anywhere; bytes that are no text do no harm."""
-        self._file.write(data)
+        """Take the next bytes, cut anywhere; bytes that are no text do no harm. SetupError if they cannot be kept."""
+        self._keep(data)
         *lines, self._partial = (self._partial + data).split(b"\n")
         # A console without line ends must not grow for ever.
         if len(self._partial) > 65536:
@@ -57,6 +62,13 @@ class Console:
             self._partial = b""
         for line in lines:
             self._line(line)
+
+    def _keep(self, data: bytes) -> None:
+        try:
+            while data:
+                data = data[self._file.write(data) :]
+        except OSError as error:
+            raise SetupError(f"cannot write {self.log}: {error.strerror}") from error
 
     def finish(self) -> None:
         """The console is closed: what is left without a line end is a line too."""

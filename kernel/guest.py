@@ -43,14 +43,15 @@ class GuestResult:
     reason: str = ""
     cpus: int | None = None
 
+    def verdict(self) -> str:
+        """One line: the outcome and what the console says about it."""
+        return f"{self.outcome.value}: {self.reason}" if self.reason else self.outcome.value
+
     def explain(self) -> str:
         """One line: the outcome, what the console says about it, and where the whole console is."""
-        text = self.outcome.value
-        if self.reason:
-            text += f": {self.reason}"
         if self.outcome is Outcome.EXITED:
-            return f"{text} with status {self.status}"
-        return f"{text}; console: {self.console_log}"
+            return f"{self.verdict()} with status {self.status}"
+        return f"{self.verdict()}; console: {self.console_log}"
 
 
 class Guest(Protocol):

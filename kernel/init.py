@@ -181,7 +181,8 @@ def main(path: str) -> None:
     # too: hostfs writes back at close, so there is no sync(), which would wait for what a test broke on purpose.
     termios.tcdrain(out)
     termios.tcdrain(err)
-    os.write(status, b"exit %d\n" % code)
+    # On a line of its own, whatever others in the guest had written there.
+    os.write(status, b"\nexit %d\n" % code)
     termios.tcdrain(status)
     _libc.reboot(ctypes.c_int(POWER_OFF))
 

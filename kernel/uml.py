@@ -430,10 +430,13 @@ def _remove_dead(base: Path) -> None:
 
 def _write_boot_files(private: Path, spec: dict[str, Any]) -> None:
     """What the guest reads from its private directory: the interpreter, the program of process 1, its orders."""
-    private.joinpath("python").symlink_to(_base_interpreter())
-    # Compiled here, as compiling in the guest costs more than anything else process 1 does.
-    py_compile.compile(str(_HERE / "init.py"), cfile=str(private / "init.pyc"), doraise=True)
-    private.joinpath("spec").write_bytes(marshal.dumps(spec))
+    try:
+        private.joinpath("python").symlink_to(_base_interpreter())
+        # Compiled here, as compiling in the guest costs more than anything else process 1 does.
+        py_compile.compile(str(_HERE / "init.py"), cfile=str(private / "init.pyc"), doraise=True)
+        private.joinpath("spec").write_bytes(marshal.dumps(spec))
+    except OSError as error:
+        raise SetupError(f"cannot write to {private}: {error.strerror}") from error
 
 
 def _console_log(log_dir: Path | None, name: str) -> Path:

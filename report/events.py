@@ -97,6 +97,13 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
+class Aborted:
+    """The run goes no further, by a fault of ours."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The run came to its end: all that was chosen has been told."""
 
@@ -109,7 +116,7 @@ class Refused:
 
 
 Started = StageStarted | GroupStarted | ScenarioStarted | OperationStarted
-Event = Noted | Started | OperationEnded | ScenarioEnded | Checked | Evidence | Finished | Refused
+Event = Noted | Started | OperationEnded | ScenarioEnded | Checked | Evidence | Aborted | Finished | Refused
 
 
 class Listener(Protocol):

@@ -13,6 +13,7 @@ from typing import Any, Final, cast
 
 from report import events
 from report.events import Event, Listener, Outcome
+from union.errors import SetupError
 
 _KINDS: Final = {
     kind.__name__: kind for kind in vars(events).values() if isinstance(kind, type) and dataclasses.is_dataclass(kind)
@@ -28,8 +29,16 @@ class Recorder:
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
 
     def __call__(self, event: Event) -> None:
-        if not isinstance(event, _QUIET):
-            os.write(self._fd, f"{encode(event)}\n".encode())
+        """Raises SetupError when there is no place for it."""
+        if isinstance(event, _QUIET):
+            return
+        line = f"{encode(event)}\n".encode()
+        try:
+            while line:
+                line = line[os.write(self._fd, line) :]
+        except OSError as error:
+            # Without its path, which in a guest is not the one that the user knows.
+            raise SetupError(f"--results: the events of the run cannot be written: {error.strerror}") from error
 
 
 def all_of(*listeners: Listener) -> Listener:

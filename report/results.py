@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from report.events import (
+    Aborted,
     Checked,
     Event,
     Evidence,
@@ -21,6 +22,19 @@ from report.events import (
 CUT_OFF: tuple[str, ...] = ("it was interrupted, or its kernel or its guest was lost: more was to come",)
 RUNS_HERE = "the run can be carried out here"
 LOST: tuple[str, ...] = ("the run ended while this was under way",)
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Why a run ended before its time, and whether that was a fault of the kernel."""
+
+    reason: str
+    fault: bool
+
+    @property
+    def outcome(self) -> Outcome:
+        """Of what was under way."""
+        return Outcome.FAILED if self.fault else Outcome.ERROR
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +82,13 @@ class Results:
         return " ".join(word for word in words if word)
 
 
-def collect(command: str, told: Iterable[Event], families: Mapping[str, str]) -> Results:
-    """The results of the events; a run that did not come to its end, and what it was at then, are errors."""
+def collect(
+    command: str, told: Iterable[Event], families: Mapping[str, str], cut: Cut | None = None
+) -> Results:
+    """The results of the events of a run, which `cut` ended before its time, if that is known.
+
+    A run that did not come to its end, and what it was at then, are errors, but failures if its kernel is to blame.
+    """
     results = Results(command)
     stage = ""
     running: ScenarioStarted | None = None
@@ -89,16 +108,27 @@ def collect(command: str, told: Iterable[Event], families: Mapping[str, str]) ->
             case Evidence(name, value):
                 values = results.evidence.setdefault(name, [])
                 values += [] if value in values else [value]
+            case Aborted(reason):
+                cut = cut or Cut(reason, fault=False)
             case Refused(why):
                 results.cases.append(Case("checks", "run", 0, RUNS_HERE, Outcome.SKIPPED, (why,), 0.0, stage))
                 return results
             case Finished():
+                if cut and cut.fault:
+                    results.cases.append(_check("kernel", "the kernel reports no fault", cut, (), stage))
                 return results
+    cut = cut or Cut("", fault=False)
     if running:
-        lost = ScenarioEnded(running.group, running.number, running.label, Outcome.ERROR, LOST, 0.0)
+        reasons = (cut.reason,) if cut.reason else LOST
+        lost = ScenarioEnded(running.group, running.number, running.label, cut.outcome, reasons, 0.0)
         results.cases.append(_case(lost, families, stage, running.origin))
-    results.cases.append(Case("checks", "run", 0, "the run comes to its end", Outcome.ERROR, CUT_OFF, 0.0, stage))
+    results.cases.append(_check("run", "the run comes to its end", cut, CUT_OFF, stage))
     return results
+
+
+def _check(name: str, what: str, cut: Cut, more: tuple[str, ...], stage: str) -> Case:
+    complaints = (*filter(None, [cut.reason]), *more)
+    return Case("checks", name, 0, what, cut.outcome, complaints, 0.0, stage)
 
 
 def _case(ended: ScenarioEnded, families: Mapping[str, str], stage: str, origin: str) -> Case:

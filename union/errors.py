@@ -1,11 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What can go wrong that is not the kernel's fault, each with the exit code that `run` gives it."""
+"""What can go wrong in a run as a whole, each with the exit code that `run` gives it."""
 
 
 class HarnessError(Exception):
-    """Base of our own errors: the text is one line for the user; `exit_code` is what `run` exits with."""
+    """Base of them: the text is one line for the user; `exit_code` is what `run` exits with."""
 
     exit_code = 3
+
+
+class KernelFault(HarnessError):
+    """The kernel panicked or reported a fault: whatever the run was at, that has failed."""
+
+    exit_code = 1
 
 
 class UsageError(HarnessError):

@@ -35,6 +35,7 @@ class KernelLog:
         os.lseek(self._fd, 0, os.SEEK_END)
         self._taint_fd = os.open(TAINTED, os.O_RDONLY | os.O_CLOEXEC)
         self._taint = self._read_taint()
+        self.seen = 0  # how much trouble there was so far
 
     def __enter__(self) -> KernelLog:
         return self
@@ -73,6 +74,7 @@ class KernelLog:
         if taint != self._taint:
             found.append(f"taint changed from {self._taint} to {taint}")
             self._taint = taint
+        self.seen += len(found)
         return found
 
     def _means_trouble(self, line: str) -> bool:

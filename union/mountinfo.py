@@ -15,16 +15,21 @@ MOUNTINFO = Path("/proc/self/mountinfo")
 class Mount:
     """A mount of this process's namespace.
 
-    `device` is "major:minor", `options` the options of the superblock in their order; a flag has the
-    value "", and values are as the kernel prints them with its octal escapes undone.
+    `parent` is the id of the mount it is on, `device` is "major:minor", `options` the options of the superblock in
+    their order; a flag has the value "", and values are as the kernel prints them with its octal escapes undone.
     """
 
     id: int
+    parent: int
     device: str
     point: str
     fstype: str
     source: str
     options: tuple[tuple[str, str], ...]
+
+    def describe(self) -> str:
+        """In words: what is mounted where."""
+        return f"{self.source} ({self.fstype}) on {self.point}"
 
 
 def find(mount_id: int) -> Mount | None:
@@ -46,12 +51,12 @@ def mounts() -> Iterator[Mount]:
 def _parse(line: str) -> Mount:
     """A line: id, parent, device, root, mount point, mount options, tags, a hyphen, type, source, options."""
     left, _, right = line.rstrip("\n").partition(" - ")
-    number, _parent, device, _root, point = left.split(" ")[:5]
+    number, parent, device, _root, point = left.split(" ")[:5]
     fstype, source, options = right.split(" ", 2)
     # Overlay escapes the commas and equal signs inside of paths, so both separators can be trusted.
     pairs = (option.partition("=")[::2] for option in options.split(","))
     plain = tuple((_plain(key), _plain(value)) for key, value in pairs)
-    return Mount(int(number), device, _plain(point), fstype, _plain(source), plain)
+    return Mount(int(number), int(parent), device, _plain(point), fstype, _plain(source), plain)
 
 
 def _plain(text: str) -> str:

@@ -94,14 +94,17 @@ class Overlay:
         """Unmount it. Raises SetupError if it is busy; nothing is done if it is not mounted."""
         if self.mount_id is None:
             return
-        if syscalls.mount_id(self.stack.mountpoint) != self.mount_id:
-            raise SetupError(f"{self.stack.mountpoint} is not our overlay any more: not unmounted")
+        present = syscalls.mount_id(self.stack.mountpoint)
+        if present != self.mount_id:
+            found = mountinfo.find(present)
+            now = found.describe() if found else "nothing"
+            raise SetupError(f"{self.stack.mountpoint} is not our overlay any more but {now}: not unmounted")
         try:
             syscalls.umount(self.stack.mountpoint)
         except OSError as error:
             if error.errno != errno.EBUSY:
                 raise SetupError(f"cannot unmount {self.stack.mountpoint}: {error.strerror}") from error
-            holders = ", ".join(_holders(self.stack.mountpoint)) or "a mapping, a mount or another process"
+            holders = ", ".join(_holders(self.stack.mountpoint, self.mount_id)) or "a mapping or another process"
             raise SetupError(f"{self.stack.mountpoint} is busy, held by {holders}") from error
         self.mount_id = None
 
@@ -251,8 +254,11 @@ def _escaped(path: str, also: str = "") -> str:
     return "".join(f"\\{letter}" if letter in "\\," + also else letter for letter in path)
 
 
-def _holders(mountpoint: Path) -> Iterator[str]:
-    """What of this process keeps the mount busy."""
+def _holders(mountpoint: Path, mount_id: int) -> Iterator[str]:
+    """What of this process and its mounts keeps the mount busy."""
+    for mount in mountinfo.mounts():
+        if mount.parent == mount_id:
+            yield mount.describe()
     links = [Path("/proc/self/cwd"), *Path("/proc/self/fd").iterdir()]
     for link in links:
         try:

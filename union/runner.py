@@ -138,7 +138,10 @@ class Runner:
         if given is None:
             given = self._perform(operation, held)
         if not self.judge.agrees(operation, predicted, given):
-            raise Disagreement(Outcome.FAILED, [f"{operation.path}: {given} instead of {predicted}"])
+            ours = given.errno == errno.ENOSPC and self._full()
+            why = ": the filesystem of the upper layer is full" if ours else ""
+            outcome = Outcome.ERROR if ours else Outcome.FAILED
+            raise Disagreement(outcome, [f"{operation.path}: {given} instead of {predicted}{why}"])
         complaints = self.judge.names(operation.names())
         if not (complaints or given.errno or held):
             complaints = self.after(operation)
@@ -149,6 +152,11 @@ class Runner:
         given = operation.perform(self.judge.witness.root, held)
         self.tell(OperationEnded(str(given)))
         return given
+
+    def _full(self) -> bool:
+        """Whether the union can take no more: that is no fault of the kernel's."""
+        space = os.statvfs(self.judge.witness.root)
+        return not (space.f_bavail and space.f_ffree)
 
     def _parents(self, operation: Operation) -> set[str]:
         """The directories whose listing the operation may change."""

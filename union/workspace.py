@@ -24,7 +24,8 @@ from union.filesystems import tmpfs
 
 SCRATCH_PREFIX: Final = "ovl-detach-"
 MARK: Final = ".ovl-detach"  # in a directory of the user's: what has our names there was made by us
-_SCRATCH_MIN_AGE: Final = 60  # seconds; a younger scratch directory may not be locked by its owner yet
+_YOUNG: Final = f".{SCRATCH_PREFIX}"  # a scratch directory that its owner has not locked yet
+_YOUNG_FOR: Final = 60  # seconds; one that is still not locked then has no owner
 _NAMES: Final = re.compile(r"[lmnuw]|\d+")  # what a run makes in a directory of the user's (parity 2.1)
 _LAYER_KEYS: Final = ("lowerdir", "lowerdir+", "upperdir")
 
@@ -45,13 +46,15 @@ def scratch_directory(stack: ExitStack) -> Path:
     """A tmpfs of our own on a fresh directory; removes what killed runs left first."""
     _reap()
     try:
-        path = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX))
+        path = Path(tempfile.mkdtemp(prefix=_YOUNG))
     except OSError as error:
         raise SetupError(f"no scratch directory: {error}") from error
-    stack.callback(path.rmdir)
     lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)  # tells other runs that the owner lives
-    stack.callback(os.close, lock)
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    # Only now under a name that is asked for its lock.
+    path = path.rename(path.with_name(path.name.removeprefix(".")))
+    stack.callback(path.rmdir)
+    stack.callback(os.close, lock)
     tmpfs(stack, path, SCRATCH_PREFIX.rstrip("-"))
     return path
 
@@ -62,13 +65,14 @@ def _reap() -> None:
     Their owners are asked by lock, not by process id, since removing a directory that is a mount point
     in another namespace takes that mount away.
     """
-    for path in Path(tempfile.gettempdir()).glob(f"{SCRATCH_PREFIX}*"):
+    home = Path(tempfile.gettempdir())
+    for path in (*home.glob(f"{SCRATCH_PREFIX}*"), *home.glob(f"{_YOUNG}*")):
         try:
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except OSError:
             continue  # gone meanwhile, or not ours
         try:
-            if time.time() - os.fstat(fd).st_mtime > _SCRATCH_MIN_AGE:
+            if not path.name.startswith(_YOUNG) or time.time() - os.fstat(fd).st_mtime > _YOUNG_FOR:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path.rmdir()
         except OSError:

@@ -435,17 +435,21 @@ def test_ctrl_c_leaves_no_directory(owned: tuple[subprocess.Popen[str], Path]) -
     assert not private.exists()
 
 
+@pytest.fixture
+def own_cache(binary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No other guests of the same user come and go there."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 def test_what_a_killed_run_left_is_removed_and_nothing_else(
-    owned: tuple[subprocess.Popen[str], Path], guest: UmlGuest
+    own_cache: None, owned: tuple[subprocess.Popen[str], Path], guest: UmlGuest
 ) -> None:
+    [alive] = guests_dir().iterdir()
     dead = guests_dir() / "left-by-a-killed-run"
     dead.mkdir()
     (dead / "spec").write_text("")
-    alive = set(guests_dir().iterdir()) - {dead}
-    assert alive
     assert run(guest, "/bin/true").result.status == 0
-    assert not dead.exists()
-    assert alive <= set(guests_dir().iterdir())
+    assert list(guests_dir().iterdir()) == [alive]
 
 
 # The console, without a guest.
@@ -463,6 +467,13 @@ def test_console_is_kept_whole_and_cut_anywhere(tmp_path: Path) -> None:
     assert console.oops == "Oops: 0002"
     assert console.last() == "last"
     assert console.tail().splitlines()[1] == "x\ufffd"
+
+
+def test_a_console_that_cannot_be_kept_is_an_error() -> None:
+    with pytest.raises(SetupError, match="cannot write /dev/full: No space"), Console(Path("/dev/full")) as console:
+        console.add(b"x")
+    with pytest.raises(SetupError, match="cannot create /no/such/log: No such file"):
+        Console(Path("/no/such/log"))
 
 
 def test_console_knows_the_register_file_problem(tmp_path: Path) -> None:

@@ -135,17 +135,16 @@ def test_a_kernel_without_the_filesystem_is_named(own_tmp: Path) -> None:
 @needs_mounts
 @isolated
 def test_scratch_of_dead_runs_is_removed_and_nothing_else(own_tmp: Path) -> None:
-    dead, living, young, full = (own_tmp / f"{workspace.SCRATCH_PREFIX}{n}" for n in "dlyf")
-    for path in (dead, living, young, full):
+    dead, living, full = (own_tmp / f"{workspace.SCRATCH_PREFIX}{n}" for n in "dlf")
+    young, never_locked = (own_tmp / f".{workspace.SCRATCH_PREFIX}{n}" for n in "yn")
+    for path in (dead, living, full, young, never_locked):
         path.mkdir()
     (full / "something").touch()
-    for path in (dead, living, full):
-        os.utime(path, (LONG_AGO, LONG_AGO))
+    os.utime(never_locked, (LONG_AGO, LONG_AGO))
     lock = os.open(living, os.O_RDONLY)
     fcntl.flock(lock, fcntl.LOCK_EX)
     with ExitStack() as stack:
         scratch = scratch_directory(stack)
-        os.utime(scratch, (LONG_AGO, LONG_AGO))
         workspace._reap()
         assert set(own_tmp.iterdir()) == {living, young, full, scratch}
 

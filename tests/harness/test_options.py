@@ -77,6 +77,7 @@ BAD_INPUT = {
     "absent source": ["--ov", "--xino", "--kernel-source=/nonexistent"],
     "source without a build": ["--ov", "--kernel=native", "--kernel-source=/"],
     "absent kernel": ["--ov", "--xino", "--kernel=/nonexistent/linux"],
+    "no time": ["--ov", "--time-limit=0"],
     "unwritable log directory": ["--ov", "--log-dir=/proc/nowhere"],
 }
 

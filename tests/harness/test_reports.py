@@ -14,10 +14,11 @@ import pytest
 from junitparser import JUnitXml
 
 from report import junit, kcidb, lava
-from report.events import Event, OperationEnded, OperationStarted, Outcome, Refused
+from report.events import Aborted, Event, Noted, OperationEnded, OperationStarted, Outcome, Refused
 from report.record import Recorder, all_of, decode, encode, read
-from report.results import Results, collect
+from report.results import Cut, Results, collect
 from tests.harness.sample_run import COUNTS, FAMILIES, events, results
+from union.errors import SetupError
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -31,6 +32,11 @@ def test_events_come_back_from_a_file_as_they_were(tmp_path: Path) -> None:
         tell(event)
     assert list(read(tmp_path / "events")) == told[:-2] == list(events())
     assert len(told) == len(list(events())) + 2, "only the file leaves the operations out"
+
+
+def test_events_that_cannot_be_kept_are_an_error() -> None:
+    with pytest.raises(SetupError, match="--results: the events of the run cannot be written: No space left"):
+        Recorder(Path("/dev/full"))(Noted("x"))
 
 
 def test_a_line_that_was_cut_off_ends_the_record(tmp_path: Path) -> None:
@@ -58,6 +64,26 @@ def test_a_run_that_was_cut_off_between_two_scenarios_is_an_error() -> None:
     told = list(events())[:-1]
     assert collect("./run", told, {}).cases[-1].outcome is Outcome.ERROR
     assert collect("./run", [], {}).cases[-1].outcome is Outcome.ERROR
+
+
+@pytest.mark.parametrize("fault", [True, False])
+def test_what_ended_a_run_is_the_reason_and_decides_whose_fault_it_is(fault: bool) -> None:
+    lost = collect("./run", events(whole=False), FAMILIES, Cut("guest: the kernel panicked", fault))
+    outcome = Outcome.FAILED if fault else Outcome.ERROR
+    assert [(case.selector, case.outcome) for case in lost.cases[-2:]] == [("xattrs:3", outcome), ("run", outcome)]
+    assert all(case.complaints[0] == "guest: the kernel panicked" for case in lost.cases[-2:])
+
+
+def test_the_reason_that_a_run_gave_itself_is_known() -> None:
+    told = [*list(events())[:-1], Aborted("no space")]
+    assert collect("./run", told, FAMILIES).cases[-1].complaints[0] == "no space"
+    assert collect("./run", told, FAMILIES, Cut("a panic", fault=True)).cases[-1].complaints[0] == "a panic"
+
+
+def test_a_fault_that_a_run_outlived_fails_it() -> None:
+    cases = collect("./run", events(), FAMILIES, Cut("guest: the kernel reported a fault", fault=True)).cases
+    assert cases[:-1] == results().cases and (cases[-1].group, cases[-1].outcome) == ("kernel", Outcome.FAILED)
+    assert collect("./run", events(), FAMILIES, Cut("still mounted", fault=False)).cases == results().cases
 
 
 def test_a_run_that_cannot_be_carried_out_is_skipped() -> None:

@@ -7,12 +7,12 @@ import os
 import re
 import subprocess
 import sys
-import textwrap
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from tests.harness.trouble import plant
 from tests.scopes import WORTH_A_UNION, scope_of, stages
 from tests.union import GROUPS, rename_file
 from tests.union.choice import default_groups
@@ -130,50 +130,13 @@ def test_what_is_no_union_is_refused(union: str) -> None:
 
 # What must not pass.
 
-BREAK = """
-    import os, sys
-    sys.path.insert(0, "{checkout}")
-    import mount_union
-    from command import native
-    from union import cycle
-    from report.events import Checked, Outcome
-    from union import runner
-
-    PLAN = {plan}
-    run, replay = runner.Runner._run_scenario, runner.Runner._replay
-
-    def run_scenario(self, group, number, top):
-        self.now = f"{{group.name}}:{{number}}"
-        run(self, group, number, top)
-
-    def replay_unless_planned(self, operations):
-        what = PLAN.get(self.now)
-        if what == "fault":
-            open("/dev/kmsg", "w").write("BUG: made up by a test\\n")
-        elif what == "exit":
-            os._exit(1)
-        elif what:
-            raise runner.Disagreement(Outcome[what], ["made up by a test"])
-        replay(self, operations)
-
-    if "after a group" in PLAN:
-        native.remounted = lambda *more: ["made up by a test"]
-    if "after an operation" in PLAN:
-        cycle.Cycler.after = lambda *more: ["made up by a test"]
-    if "the end" in PLAN:
-        check = Checked("D7", "a check", ("made up by a test",))
-        mount_union.Union.finish = lambda self, spoiled: self.tell(check)
-    runner.Runner._run_scenario = run_scenario
-    runner.Runner._replay = replay_unless_planned
-"""
-
 
 def broken(path: Path, plan: dict[str, str], *words: str) -> tuple[str, str]:
     """A run on a plain overlay in a guest in which scenarios end as planned, whatever the kernel does.
 
     Python loads a module of this name when it starts, also in the guest.
     """
-    (path / "sitecustomize.py").write_text(textwrap.dedent(BREAK.format(plan=plan, checkout=CHECKOUT)))
+    plant(path / "sitecustomize.py", plan)
     union = [] if any("--union" in word for word in words) else ["--union=ov"]
     return run(*union, "--kernel=stock-6.12", "-rA", *words, path=path)
 
