@@ -3,12 +3,14 @@
 # ruff: noqa: SIM105 (contextlib is a module to load, and loading is boot time)
 """Process 1 of a guest: `init.py SPEC` mounts what a command needs, runs it, reports, powers off.
 
-SPEC is a marshalled dict written by `kernel.uml` (same interpreter on both sides):
+SPEC is a marshalled dict written by `kernel.private` (same interpreter on both sides):
 
     argv, cwd, env       the command; names as bytes
     covered              directories that get a fresh tmpfs
     visible              host directories below those that must stay readable
-    shared               (host directory, guest directory) pairs, writable
+    host                 the type of filesystem that shows the host: hostfs, virtiofs
+    shared               (directory, guest directory) pairs, writable; what the host calls them, or the tag that it has
+    modules              a program to load modules with, see `kernel.modules`; empty if there is none
     cpus                 the number of CPUs that there must be
     status, out, err     names of the terminals that lead to the host
     feed                 name of the one that leads from it (see `feed.py`), empty if the command's stdin is
@@ -35,7 +37,7 @@ if TYPE_CHECKING:  # typing is a big module
 
     Spec = dict[str, Any]
 
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
+MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND = 2, 4, 8, 4096
 POWER_OFF = 0x4321FEDC
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -67,23 +69,33 @@ def mount_system() -> None:
             os.symlink(f"/proc/self/fd{target}", f"/dev/{name}")
 
 
-def mount_host(host: bytes, guest: bytes, flags: int) -> None:
-    """Show the host's directory `host` at `guest`, made when it is missing."""
-    os.makedirs(guest, exist_ok=True)
-    mount("none", guest, "hostfs", flags, host)
-
-
 def mount_all(spec: Spec) -> None:
     """Everything that the command finds mounted besides the read-only root."""
-    mount_system()
+    # Through a descriptor what is about to be covered can still be reached.
+    kept = [(os.open(directory, os.O_PATH), directory) for directory in spec["visible"]]
     for directory in spec["covered"]:
         if os.path.isdir(directory):
             # Neither nodev nor nosuid: layers with devices and capabilities are made there.
             mount("tmpfs", directory, "tmpfs", 0, b"mode=755" if directory == b"/run" else b"mode=1777")
-    for directory in spec["visible"]:
-        mount_host(directory, directory, MS_RDONLY)
-    for host, guest in spec["shared"]:
-        mount_host(host, guest, 0)
+    for fd, directory in kept:
+        os.makedirs(directory, exist_ok=True)
+        mount(f"/proc/self/fd/{fd}", directory, "", MS_BIND)
+        os.close(fd)
+    for source, directory in spec["shared"]:
+        os.makedirs(directory, exist_ok=True)
+        if spec["host"] == "hostfs":
+            mount("none", directory, "hostfs", 0, source)
+        else:
+            mount(os.fsdecode(source), directory, spec["host"])
+
+
+def load_modules(program: bytes) -> None:
+    """Load what a run needs, and let the kernel load more by the same program when it wants to."""
+    with open("/proc/sys/kernel/modprobe", "wb") as file:
+        file.write(program)
+    status = os.waitstatus_to_exitcode(os.spawnv(os.P_WAIT, program, [program, b"--first"]))
+    if status:
+        raise OSError(f"{os.fsdecode(program)}: modules cannot be loaded, status {status}")
 
 
 def open_terminal(name: str) -> int:
@@ -169,6 +181,9 @@ def main(path: str) -> None:
             os.open("/", os.O_RDONLY)
     with open(path, "rb") as file:
         spec = marshal.load(file)
+    mount_system()
+    if spec["modules"]:
+        load_modules(spec["modules"])
     mount_all(spec)
     cpus = os.sysconf("SC_NPROCESSORS_ONLN")
     if cpus < spec["cpus"]:

@@ -23,7 +23,8 @@ from kernel import recipe
 from kernel.build import build
 from kernel.errors import HarnessError
 from kernel.gateway import WATCHED, obituary
-from kernel.uml import UmlGuest, private_dir
+from kernel.private import private_dir
+from kernel.uml import UmlGuest
 
 LIMIT = 300
 """Seconds that a test may take in a guest."""
