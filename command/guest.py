@@ -11,10 +11,8 @@ from pathlib import Path
 from command import bootstrap, native, results
 from command.options import Options
 from command.output import Sink, copied, to_descriptor
-from kernel import recipe
-from kernel.build import build
-from kernel.guest import GuestResult, Outcome
-from kernel.uml import UmlGuest
+from kernel import choice
+from kernel.guest import Guest, GuestResult, Outcome
 from union.errors import SetupError
 
 TIME_LIMIT = 900.0  # seconds for the whole run; a detach run takes a few
@@ -48,8 +46,8 @@ def capture(options: Options, kernel: str, arguments: list[str]) -> tuple[int, s
 
 def _boot(options: Options, kernel: str, arguments: list[str], out: Sink, err: Sink) -> int:
     """Raises SetupError when the guest does not bring its command to an end, UsageError for a bad kernel."""
-    binary = build(kernel, options.kernel_source).path if kernel in recipe.names() else Path(kernel)
-    guest = UmlGuest(binary, log_dir=options.log_dir, cpus=options.cpus)
+    file = choice.kernel_file(kernel, options.kernel_source)
+    guest = choice.guest_of(file, options.log_dir, cpus=options.cpus)
     if options.configuration.detach or options.action == "controls":
         native.ensure_programs()
     compile_packages()
@@ -72,7 +70,7 @@ def _boot(options: Options, kernel: str, arguments: list[str], out: Sink, err: S
     return _status(result, guest)
 
 
-def _status(result: GuestResult, guest: UmlGuest) -> int:
+def _status(result: GuestResult, guest: Guest) -> int:
     if result.outcome is Outcome.EXITED and result.status is not None:
         return result.status
     if result.outcome is Outcome.NOT_BOOTED:

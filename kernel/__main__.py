@@ -1,23 +1,35 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""`python -m kernel [NAME] [--kernel-source DIR|TARBALL]`: build a kernel into the cache, print its path."""
+"""`python -m kernel [NAME] [--kernel-source DIR|TARBALL]`: get a kernel into the cache, print its path.
+
+Of a distribution's kernel (`debian-6.12`) the second line is the path of its overlay.ko.
+"""
 
 import argparse
 import sys
 from pathlib import Path
 
+from kernel import choice, distribution
 from kernel.build import build
 from kernel.errors import HarnessError
-from kernel.recipe import names
 
 
 def main() -> int:
     """Returns the exit status: 0, or that of the error."""
-    parser = argparse.ArgumentParser(prog="python -m kernel", description="Build a User-mode Linux kernel.")
-    parser.add_argument("name", nargs="?", default="6.12", help=f"one of {', '.join(names())} (default: 6.12)")
+    known = ", ".join(choice.names())
+    parser = argparse.ArgumentParser(prog="python -m kernel", description="Build or get a kernel for a guest.")
+    parser.add_argument("name", nargs="?", default="6.12", help=f"one of {known} (default: 6.12)")
     parser.add_argument("--kernel-source", type=Path, metavar="DIR|TARBALL", help="instead of Debian's source package")
     options = parser.parse_args()
+    if options.name not in choice.names():
+        parser.error(f"unknown kernel {options.name!r}; known: {known}")
+    if options.kernel_source and options.name in distribution.names():
+        parser.error(f"--kernel-source has no use with {options.name}")
     try:
-        print(build(options.name, options.kernel_source).path)
+        if options.name in distribution.names():
+            kernel = distribution.build(options.name)
+            print(kernel.image, kernel.module, sep="\n")
+        else:
+            print(build(options.name, options.kernel_source).path)
     except HarnessError as error:
         print(error, file=sys.stderr)
         return error.exit_code

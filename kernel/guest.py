@@ -56,6 +56,9 @@ class GuestResult:
 class Guest(Protocol):
     """A way to run commands on a kernel that is not the running one."""
 
+    status: str
+    """The guest's name of the terminal on which a command may set a limit (see `init.py`)."""
+
     def release(self) -> str:
         """The kernel's release (`6.12.117`); `UsageError` when this is no kernel we can run."""
 

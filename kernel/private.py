@@ -85,7 +85,7 @@ def _remove_dead(base: Path) -> None:
 
 def write_boot_files(private: Path, spec: dict[str, Any]) -> None:
     """What the guest reads from its private directory: the interpreter, the program of process 1, its orders."""
-    private.joinpath("python").symlink_to(_baseinterpreter())
+    private.joinpath("python").symlink_to(_base_interpreter())
     # Compiled here, as compiling in the guest costs more than anything else process 1 does.
     py_compile.compile(str(_HERE / "init.py"), cfile=str(private / "init.pyc"), doraise=True)
     private.joinpath("spec").write_bytes(marshal.dumps(spec))
@@ -99,11 +99,11 @@ def console_log(log_dir: Path | None, name: str) -> Path:
 
 def interpreter() -> list[Path]:
     """Directories without which Python, or this package, does not run in the guest."""
-    names = [sys.prefix, sys.base_prefix, os.path.dirname(_baseinterpreter()), str(_HERE.parent)]
+    names = [sys.prefix, sys.base_prefix, os.path.dirname(_base_interpreter()), str(_HERE.parent)]
     return [Path(name) for name in names]
 
 
-def _baseinterpreter() -> str:
+def _base_interpreter() -> str:
     """The interpreter proper: one of a virtual environment is of no use under another name."""
     return os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
 

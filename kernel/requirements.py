@@ -24,6 +24,11 @@ class Requirement:
     present: Callable[[], bool]
 
 
+def compiler(package: str) -> Requirement:
+    """The compiler of Debian's `package`, like gcc-12, by the name that a kernel's headers call it."""
+    return _program(f"x86_64-linux-gnu-{package}", package)
+
+
 def find_program(name: str) -> str | None:
     """The path of program `name`, also where only an administrator's PATH looks (`/usr/sbin`)."""
     return shutil.which(name, path=clean_env()["PATH"])
@@ -62,6 +67,31 @@ FETCH = (_program("apt-get", "apt"), _program("dpkg-deb", "dpkg"))
 
 RUN = (_program("mkfs.xfs", "xfsprogs"), _program("xfs_io", "xfsprogs"))
 """For a detach run."""
+
+
+_DAEMONS = ("/usr/libexec/virtiofsd", "/usr/lib/virtiofsd/virtiofsd", "/usr/lib/virtiofsd", "/usr/lib/qemu/virtiofsd")
+
+
+def find_virtiofsd() -> str | None:
+    """The path of the virtiofs daemon, which no distribution has in PATH."""
+    return find_program("virtiofsd") or next((path for path in _DAEMONS if os.access(path, os.X_OK)), None)
+
+
+MODULE = (
+    _program("make"),
+    _program("patch"),
+    _program("tar"),
+    _program("xz", "xz-utils"),
+    _program("depmod", "kmod"),
+)
+"""For building a module for a distribution's kernel, but for its compiler."""
+
+QEMU = (
+    _program("qemu-system-x86_64", "qemu-system-x86"),
+    Requirement("virtiofsd", "qemu-system-common", lambda: find_virtiofsd() is not None),
+    _program("modprobe", "kmod"),
+)
+"""For a guest of QEMU."""
 
 
 def missing(needs: Iterable[Requirement]) -> list[Requirement]:

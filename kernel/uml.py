@@ -52,6 +52,8 @@ class UmlGuest:
     the user's cache. Raises `UsageError` when `binary` cannot be executed, or when it cannot have so many CPUs.
     """
 
+    status = STATUS
+
     def __init__(
         self,
         binary: Path,

@@ -33,7 +33,7 @@ class Channels(Protocol):
 
 @dataclass(frozen=True)
 class Use:
-    """What the caller of `run` wants of the channels."""
+    """What the caller of `run` wants of the channels; limits are in seconds, and `scale` times as long in effect."""
 
     time_limit: float | None
     boot_limit: float
@@ -41,6 +41,7 @@ class Use:
     on_stderr: Sink
     stdin: int | None
     end_at_fault: bool
+    scale: float = 1
 
 
 class Watch:
@@ -91,7 +92,7 @@ class Watch:
                 for key, _ in sorted(selector.select(left), key=lambda event: order.get(event[0].fd, len(order))):
                     if key.fd not in order:
                         key.data()
-                    elif data := os.read(key.fd, 1 << 16):
+                    elif data := _read(key.fd):
                         key.data(data)
                     else:
                         selector.unregister(key.fd)
@@ -125,10 +126,10 @@ class Watch:
         if self._status is not None:
             return self._ended + POWER_OFF_LIMIT
         if self._booted is None:
-            return self._begin + self._use.boot_limit
+            return self._begin + self._use.boot_limit * self._use.scale
         limits = [self._limit] if self._limit is not None else []
         if self._use.time_limit is not None:
-            limits.append(self._begin + self._booted + self._use.time_limit)
+            limits.append(self._begin + self._booted + self._use.time_limit * self._use.scale)
         return min(limits, default=None)
 
     def _take_output(self, data: bytes) -> None:
@@ -139,7 +140,7 @@ class Watch:
         self._console.add(data)
         if self._use.end_at_fault and self._fault is None and (self._console.oops or self._console.panic):
             self._fault = time.monotonic()
-        if self._console.restarting:
+        if self._console.restarting or self._console.stuck:
             # A UML kernel that is told to restart executes itself: nobody asked for a second run.
             self._process.kill()
 
@@ -150,13 +151,21 @@ class Watch:
                 self._booted = self._since_begin()
                 self._cpus = int(found[1])
             elif found := re.fullmatch(rb"limit (\d{1,6})", line):
-                self._limit = time.monotonic() + int(found[1]) if int(found[1]) else None
+                self._limit = time.monotonic() + int(found[1]) * self._use.scale if int(found[1]) else None
             elif found := re.fullmatch(rb"exit (\d+)", line):
                 self._status = int(found[1])
                 self._ended = time.monotonic()
 
     def _since_begin(self) -> float:
         return time.monotonic() - self._begin
+
+
+def _read(fd: int) -> bytes:
+    """What there is to read, nothing at the end; a socket ends like that too when its other end left input unread."""
+    try:
+        return os.read(fd, 1 << 16)
+    except ConnectionResetError:
+        return b""
 
 
 def discard(_: bytes) -> None:

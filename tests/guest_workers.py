@@ -19,12 +19,10 @@ from typing import Any
 
 import pytest
 
-from kernel import recipe
-from kernel.build import build
+from kernel import choice
 from kernel.errors import HarnessError
 from kernel.gateway import WATCHED, obituary
 from kernel.private import private_dir
-from kernel.uml import UmlGuest
 
 LIMIT = 300
 """Seconds that a test may take in a guest."""
@@ -43,8 +41,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--kernel",
         metavar="KERNEL",
-        help=f"Run the workers in guests: {', '.join(recipe.names())}, or the path of a User-mode Linux binary; "
-        f"{NATIVE} is the running kernel.",
+        help=f"Run the workers in guests: {', '.join(choice.names())}, or the path of a User-mode Linux binary "
+        f"or a bzImage; {NATIVE} is the running kernel.",
     )
     group.addoption(
         "--test-limit",
@@ -84,15 +82,15 @@ def pytest_xdist_setupnodes(config: pytest.Config, specs: Sequence[Any]) -> None
     if kernel == NATIVE:
         return
     try:
-        binary = build(kernel).path if kernel in recipe.names() else Path(kernel)
-        release = UmlGuest(binary).release()
+        binary = choice.kernel_file(kernel)
+        release = choice.guest_of(binary).release()
     except HarnessError as error:
         raise pytest.UsageError(str(error)) from error
     stack = ExitStack()
     config.add_cleanup(stack.close)
     directory = stack.enter_context(private_dir()).path
     config.stash[_obituaries] = directory
-    config.stash[_kernel] = (kernel if kernel in recipe.names() else release, kernel)
+    config.stash[_kernel] = (kernel if kernel in choice.names() else release, kernel)
     program = [sys.executable, "-m", "kernel.gateway", str(binary.resolve()), f"--obituaries={directory}"]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH", "")]))
     for spec in specs:
