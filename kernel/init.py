@@ -12,12 +12,14 @@ SPEC is a marshalled dict written by `kernel.private` (same interpreter on both 
     shared               (directory, guest directory) pairs, writable; what the host calls them, or the tag that it has
     modules              a program to load modules with, see `kernel.modules`; empty if there is none
     cpus                 the number of CPUs that there must be
-    status, out, err     names of the terminals that lead to the host
+    status, out, err     names of the terminals that lead to the host; out and err may be virtio ports, `port:NAME`
+    end                  what marks the end of out and err, if they are such ports, which cannot be drained
     feed                 name of the one that leads from it (see `feed.py`), empty if the command's stdin is
 
 Said on the status terminal: `started CPUS`, then `exit N` (128 + N when a signal ended the command). In between anyone
 in the guest may say `limit SECONDS`: the guest has hung unless another limit is said before they are over; 0 lifts it.
-The command's stdout and stderr are terminals in raw mode. Standard library only, and little of it:
+The command's stdout and stderr are terminals in raw mode, or ports. Then the host ends the machine, once it has both
+marks, instead of process 1. Standard library only, and little of it:
 every module costs boot time. Mounting is done by system call, as exec is the slowest thing a UML guest does.
 """
 
@@ -98,8 +100,24 @@ def load_modules(program: bytes) -> None:
         raise OSError(f"{os.fsdecode(program)}: modules cannot be loaded, status {status}")
 
 
-def open_terminal(name: str) -> int:
-    """A terminal to the host in raw mode: every byte goes through as it is."""
+def find_port(name: str) -> str:
+    """The device of the virtio port `name`, waiting for it: the host announces them one after the other."""
+    directory = "/sys/class/virtio-ports"
+    while True:
+        for device in os.listdir(directory):
+            try:
+                with open(f"{directory}/{device}/name") as file:
+                    if file.read().strip() == name:
+                        return device
+            except FileNotFoundError:
+                pass  # it has none, or none yet
+        os.sched_yield()
+
+
+def open_line(name: str) -> int:
+    """A line to the host, on which every byte goes through as it is: a terminal in raw mode or a virtio port."""
+    if name.startswith("port:"):
+        return os.open(f"/dev/{find_port(name[5:])}", os.O_WRONLY)
     fd = os.open(f"/dev/{name}", os.O_RDWR | os.O_NOCTTY)
     mode = termios.tcgetattr(fd)
     mode[0] = mode[1] = mode[3] = 0
@@ -188,16 +206,18 @@ def main(path: str) -> None:
     cpus = os.sysconf("SC_NPROCESSORS_ONLN")
     if cpus < spec["cpus"]:
         raise OSError(f"{cpus} of {spec['cpus']} CPUs came up")
-    status, out, err = (open_terminal(spec[name]) for name in ("status", "out", "err"))
-    stdin = feed(open_terminal(spec["feed"])) if spec["feed"] else os.open("/dev/null", os.O_RDONLY)
+    out, err, status = (open_line(spec[name]) for name in ("out", "err", "status"))
+    stdin = feed(open_line(spec["feed"])) if spec["feed"] else os.open("/dev/null", os.O_RDONLY)
     os.write(status, b"started %d\n" % cpus)
     code = run(spec, stdin, out, err)
     # stdout and stderr are complete on the host before the status is said. Files in the host's directories are
     # too: hostfs writes back at close, so there is no sync(), which would wait for what a test broke on purpose.
-    termios.tcdrain(out)
-    termios.tcdrain(err)
+    for line in (out, err):
+        os.write(line, spec["end"]) if spec["end"] else termios.tcdrain(line)
     os.write(status, b"exit %d\n" % code)
     termios.tcdrain(status)
+    while spec["end"]:
+        signal.pause()
     _libc.reboot(ctypes.c_int(POWER_OFF))
 
 

@@ -5,8 +5,9 @@
     result = guest.run(["/bin/echo", "hello"], on_stdout=sys.stdout.buffer.write)
 
 Like a User-mode Linux guest (see `uml.py`) but for how it is started: the host's root comes in by virtiofs, served by a
-daemon beside QEMU, and the channels are virtio consoles, `hvc0` to `hvc3`. So the kernel needs virtio-pci,
-virtio-console, virtio-fs and a serial console built in; everything else may be modules (see `modules.py`).
+daemon beside QEMU, status and input go over virtio consoles, and stdout and stderr are virtio ports, no terminals. So
+the kernel needs virtio-pci, virtio-console, virtio-fs and a serial console built in; everything else may be modules
+(see `modules.py`).
 """
 
 from __future__ import annotations
@@ -36,8 +37,10 @@ from kernel.watch import Use, Watch, discard
 STATUS = "hvc0"
 """The guest's name of the terminal on which process 1 reports, and a command may set a limit (see `init.py`)."""
 
-_CONSOLES = ("status", "out", "err", "answers")  # hvc0 and so on; the last one takes the command's input too
-_DAEMONS = ("/usr/libexec/virtiofsd", "/usr/lib/virtiofsd", "/usr/lib/qemu/virtiofsd")
+# A console of QEMU drops what the host does not read at once; a port does not, but is no terminal.
+_CONSOLES = ("status", "answers")  # hvc0 and hvc1; the last one takes the command's input too
+_PORTS = ("out", "err")
+_MARK = 24  # bytes that no command writes by chance
 _MOST_CPUS = 8
 
 
@@ -100,17 +103,19 @@ class QemuGuest:
     ) -> GuestResult:
         """Boot, run `argv`, power off; see `kernel.guest.Guest.run`. `SetupError` when the host cannot do it."""
         shown = {"root": Path("/"), **{f"shared{n}": Path(host).resolve() for n, (host, _) in enumerate(shared)}}
+        end = os.urandom(_MARK)
         spec: dict[str, Any] = {
             **orders(argv, cwd, env, visible),
             "host": "virtiofs",
             "shared": [(f"shared{n}".encode(), os.fsencode(guest)) for n, (_, guest) in enumerate(shared)],
             "cpus": self._cpus,
             "status": STATUS,
-            "out": "hvc1",
-            "err": "hvc2",
-            "feed": "" if stdin is None else "hvc3",
+            "out": "port:out",
+            "err": "port:err",
+            "end": end,
+            "feed": "" if stdin is None else "hvc1",
         }
-        use = Use(time_limit, boot_limit, on_stdout or discard, on_stderr or discard, stdin, end_at_fault)
+        use = Use(time_limit, boot_limit, on_stdout or discard, on_stderr or discard, stdin, end_at_fault, end=end)
         first, *others = accelerators(self._say)
         result = self._boot(spec, shown, first, use)
         for how in others:
@@ -161,10 +166,10 @@ class QemuGuest:
             words += ["-chardev", f"socket,id={tag},fd={far[tag]}"]
             words += ["-device", f"vhost-user-fs-pci,chardev={tag},tag={tag}"]
         # Without ioeventfd what was written has arrived when the guest goes on.
-        words += ["-device", f"virtio-serial-pci,ioeventfd=off,max_ports={len(_CONSOLES)}"]
-        for number, name in enumerate(_CONSOLES):
-            words += ["-chardev", f"socket,id={name},fd={far[name]}"]
-            words += ["-device", f"virtconsole,chardev={name},nr={number}"]
+        words += ["-device", "virtio-serial-pci,ioeventfd=off"]
+        for number, name in enumerate((*_CONSOLES, *_PORTS)):
+            kind = f"virtserialport,name={name}" if name in _PORTS else "virtconsole"
+            words += ["-chardev", f"socket,id={name},fd={far[name]}", "-device", f"{kind},chardev={name},nr={number}"]
         words += ["-chardev", f"socket,id=console,fd={far['console']}", "-serial", "chardev:console"]
         return [*words, "-kernel", str(self.kernel), "-append", self._command_line(private)]
 
@@ -193,7 +198,7 @@ def _sockets(private: Path, tags: Iterable[str]) -> tuple[dict[str, int], dict[s
     pipes: dict[str, int] = {}
     far: dict[str, int] = {}
     try:
-        for name in ("console", *_CONSOLES):
+        for name in ("console", *_CONSOLES, *_PORTS):
             ours, theirs = socket.socketpair()
             pipes[name], far[name] = ours.detach(), theirs.detach()
         pipes["feed"] = os.dup(pipes["answers"])

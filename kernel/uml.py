@@ -127,6 +127,7 @@ class UmlGuest:
             "status": STATUS,
             "out": "tty2",
             "err": "tty3",
+            "end": b"",
             "feed": "" if stdin is None else LINE,
         }
         use = Use(time_limit, boot_limit, on_stdout or discard, on_stderr or discard, stdin, end_at_fault)

@@ -33,7 +33,10 @@ class Channels(Protocol):
 
 @dataclass(frozen=True)
 class Use:
-    """What the caller of `run` wants of the channels; limits are in seconds, and `scale` times as long in effect."""
+    """What the caller of `run` wants of the channels; limits are in seconds, and `scale` times as long in effect.
+
+    `end` marks the end of stdout and of stderr; a guest that has one is ended when both and the status are there.
+    """
 
     time_limit: float | None
     boot_limit: float
@@ -42,6 +45,7 @@ class Use:
     stdin: int | None
     end_at_fault: bool
     scale: float = 1
+    end: bytes = b""
 
 
 class Watch:
@@ -54,17 +58,19 @@ class Watch:
         self._begin = time.monotonic()
         self._booted: float | None = None
         self._cpus: int | None = None
+        self._ended = 0.0
         self._status: int | None = None
         self._said = b""
         self._out_of_time = False
         self._limit: float | None = None  # when the guest must have said another one
         self._fault: float | None = None  # when the kernel reported it
         self._feed = None if use.stdin is None else Feed(use.stdin, process.pipes["feed"])
+        self._ends: list[UntilMark] = []
         self._sinks: dict[str, Callable[[bytes], object]] = {
             "console": self._take_console,
             "status": self._take_status,
-            "out": self._take_output,
-            "err": use.on_stderr,
+            "out": self._ending(self._take_output),
+            "err": self._ending(use.on_stderr),
             "answers": self._feed.acknowledged if self._feed else discard,
         }
 
@@ -97,6 +103,11 @@ class Watch:
                     else:
                         selector.unregister(key.fd)
                         del order[key.fd]
+                if self._ends and self._complete() and not killed:
+                    self._process.kill()
+                    killed = time.monotonic() + POWER_OFF_LIMIT
+        for end in self._ends:
+            end.finish()
         self._console.finish()
 
     def result(self) -> GuestResult:
@@ -112,13 +123,23 @@ class Watch:
             outcome, reason = Outcome.OOPS, console.oops
         elif console.restarting:
             outcome, reason = Outcome.LOST, "it restarted"
-        elif self._status is not None:
+        elif self._complete():
             outcome = Outcome.EXITED
         else:
             outcome = Outcome.HANG if self._out_of_time else Outcome.LOST
         return GuestResult(
             outcome, self._status, console.tail(), console.log, self._booted, self._since_begin(), reason, self._cpus
         )
+
+    def _ending(self, sink: Callable[[bytes], object]) -> Callable[[bytes], object]:
+        if not self._use.end:
+            return sink
+        self._ends.append(UntilMark(sink, self._use.end))
+        return self._ends[-1]
+
+    def _complete(self) -> bool:
+        """Whether the command has ended and all that it wrote is here."""
+        return self._status is not None and all(end.seen for end in self._ends)
 
     def _deadline(self) -> float | None:
         if self._fault is not None:
@@ -133,6 +154,7 @@ class Watch:
         return min(limits, default=None)
 
     def _take_output(self, data: bytes) -> None:
+        self._ended = time.monotonic()  # what is still on its way keeps the guest
         if self._fault is None:
             self._use.on_stdout(data)
 
@@ -158,6 +180,32 @@ class Watch:
 
     def _since_begin(self) -> float:
         return time.monotonic() - self._begin
+
+
+class UntilMark:
+    """Passes bytes on to `sink` up to `mark`, of which nothing gets through, however the bytes are cut."""
+
+    def __init__(self, sink: Callable[[bytes], object], mark: bytes) -> None:
+        self.seen = False
+        self._sink = sink
+        self._mark = mark
+        self._held = b""
+
+    def __call__(self, data: bytes) -> None:
+        """Take the next bytes."""
+        data, found, _ = (self._held + data).partition(self._mark)
+        self.seen = self.seen or bool(found)
+        most = 0 if found else min(len(data), len(self._mark) - 1)
+        held = next((size for size in range(most, 0, -1) if data.endswith(self._mark[:size])), 0)
+        self._held = data[len(data) - held :]
+        if ready := data[: len(data) - held]:
+            self._sink(ready)
+
+    def finish(self) -> None:
+        """There is no more: what looked like the mark was none."""
+        if self._held:
+            self._sink(self._held)
+            self._held = b""
 
 
 def _read(fd: int) -> bytes:
