@@ -21,6 +21,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -207,8 +208,8 @@ class _Maker:
             make = ["make", "-C", str(self._headers(release)), f"M={tree / 'fs/overlayfs'}"]
             options = ["CONFIG_OVERLAY_FS=m", "CONFIG_DEBUG_INFO_BTF_MODULES=", "modules"]
             lines = run_logged([*make, *options], self.log, "compiling overlay.ko", env=clean_env())
-        if complaints := [line for line in lines if "modpost:" in line or " undefined!" in line]:
-            raise BuildError(f"overlay.ko does not fit the kernel: {complaints[0].strip()}", self.log)
+        if reason := misfit(lines):
+            raise BuildError(f"overlay.ko does not fit the kernel: {reason}", self.log)
         ours = new / "lib/modules" / release / _OVERLAY
         shutil.copyfile(tree / "fs/overlayfs/overlay.ko", ours)
 
@@ -219,6 +220,11 @@ class _Maker:
         makefile = headers / "Makefile"
         makefile.write_text(makefile.read_text().replace("/usr/src/", f"{base}/"))
         return headers
+
+
+def misfit(lines: Sequence[str]) -> str | None:
+    """The first line of a module's build that says it needs what the kernel does not give; None without any."""
+    return next((line.strip() for line in lines if "modpost:" in line or " undefined!" in line), None)
 
 
 def _packages(release: str, *, with_headers: bool) -> list[str]:
