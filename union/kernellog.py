@@ -22,6 +22,11 @@ TAINTED = Path("/proc/sys/kernel/tainted")
 HARMLESS = 1 << 16  # left to distributions; Debian's kernels set it when permission events of fanotify are used
 
 
+def in_guest() -> bool:
+    """Whether this kernel is a guest of ours, in which everything that is mounted, logged or set is ours alone."""
+    return GUEST in CMDLINE.read_text()
+
+
 class KernelLog:
     """Reads what the kernel logged since the last look, without missing or repeating a line."""
 
@@ -31,7 +36,7 @@ class KernelLog:
         In a guest all mounts are ours, so a mount that does without something is trouble there. Elsewhere the log
         does not tell whose mount that was.
         """
-        self._all_ours = GUEST in CMDLINE.read_text()
+        self._all_ours = in_guest()
         self._fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         os.lseek(self._fd, 0, os.SEEK_END)
         self._taint_fd = os.open(TAINTED, os.O_RDONLY | os.O_CLOEXEC)
