@@ -25,6 +25,7 @@ from typing import Any
 
 from kernel import bzimage, requirements
 from kernel.accelerator import Accelerator, accelerators, gave_up
+from kernel.build import build_lock
 from kernel.console import Console
 from kernel.errors import SetupError, UsageError
 from kernel.guest import GuestResult, Outcome, Sink
@@ -32,6 +33,7 @@ from kernel.held import Held, close_all
 from kernel.modules import Modules
 from kernel.paths import new_log
 from kernel.private import Private, console_log, orders, private_dir, write_boot_files
+from kernel.progress import Progress
 from kernel.watch import Use, Watch, discard
 
 STATUS = "hvc0"
@@ -80,7 +82,9 @@ class QemuGuest:
             raise UsageError(f"{cpus} CPUs: a QEMU guest can have {_MOST_CPUS}")
         self._release = bzimage.release(self.kernel)
         self._modules = modules or Modules.of(self.kernel, self._release)
-        requirements.ensure(requirements.QEMU, new_log("qemu-install"), say)
+        if requirements.missing(requirements.QEMU):
+            with build_lock(Progress(sys.stderr)):  # two guests at once must not install at once
+                requirements.ensure(requirements.QEMU, new_log("qemu-install"), say)
 
     def release(self) -> str:
         """The kernel's release, as the bzImage says it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable
@@ -86,9 +87,18 @@ MODULE = (
 )
 """For building a module for a distribution's kernel, but for its compiler."""
 
+def virtiofsd_package() -> str:
+    """The package with the virtiofs daemon: in Debian 12 it is part of QEMU, later releases have one of its own."""
+    try:
+        release = platform.freedesktop_os_release()
+    except OSError:
+        release = {}
+    return "qemu-system-common" if release.get("VERSION_ID") == "12" else "virtiofsd"
+
+
 QEMU = (
     _program("qemu-system-x86_64", "qemu-system-x86"),
-    Requirement("virtiofsd", "qemu-system-common", lambda: find_virtiofsd() is not None),
+    Requirement("virtiofsd", virtiofsd_package(), lambda: find_virtiofsd() is not None),
     _program("modprobe", "kmod"),
 )
 """For a guest of QEMU."""
