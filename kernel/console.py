@@ -20,7 +20,7 @@ _RESTART = "reboot: Restarting system"
 _INIT = re.compile(r"^guest init: (.*)")
 _STUCK = re.compile(r"^KVM internal error|^KVM: entry failed")  # QEMU then waits for a debugger
 _HINTS = {
-    "Unable to mount root fs": "the kernel must have virtio-pci, virtio-console and virtio-fs built in, not as modules",
+    "Unable to mount root fs": "the kernel must have virtio-pci and virtio-fs built in, not as modules",
     "ptrace set fp regs failed": "the kernel does not know this CPU's registers (AMX); Linux 6.13 or our own does",
 }
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kernel.requirements import find_program
 
-FIRST = ("overlay", "loop", "xfs", "erofs", "squashfs")
+FIRST = ("virtio_console", "overlay", "loop", "xfs", "erofs", "squashfs")
 """Loaded before a command runs: loading later would change the taint flags and add lines to the log."""
 
 

@@ -6,8 +6,7 @@
 
 Like a User-mode Linux guest (see `uml.py`) but for how it is started: the host's root comes in by virtiofs, served by a
 daemon beside QEMU, status and input go over virtio consoles, and stdout and stderr are virtio ports, no terminals. So
-the kernel needs virtio-pci, virtio-console, virtio-fs and a serial console built in; everything else may be modules
-(see `modules.py`).
+the kernel needs virtio-pci, virtio-fs and a serial console built in; everything else may be modules (see `modules.py`).
 """
 
 from __future__ import annotations

@@ -87,6 +87,7 @@ MODULE = (
 )
 """For building a module for a distribution's kernel, but for its compiler."""
 
+
 def virtiofsd_package() -> str:
     """The package with the virtiofs daemon: in Debian 12 it is part of QEMU, later releases have one of its own."""
     try:

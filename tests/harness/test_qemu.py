@@ -22,6 +22,7 @@ import pytest
 from kernel import accelerator, bzimage, distribution, qemu
 from kernel.accelerator import KVM, TCG, Accelerator
 from kernel.choice import guest_of
+from kernel.console import Console
 from kernel.errors import UsageError
 from kernel.guest import GuestResult, Outcome
 from kernel.modules import Modules
@@ -154,6 +155,12 @@ def test_what_is_no_kernel_does_not_boot(image: Path, tmp_path: Path) -> None:
     assert guest.release() == bzimage.release(image)
     result, _, _ = shell(guest, "true", boot_limit=0.3)
     assert (result.outcome, result.booted) == (Outcome.NOT_BOOTED, None)
+
+
+def test_a_kernel_that_cannot_mount_its_root_is_told_what_it_lacks(tmp_path: Path) -> None:
+    with Console(tmp_path / "log") as console:
+        console.add(b"[    1.8] Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)\n")
+    assert console.hint == "the kernel must have virtio-pci and virtio-fs built in, not as modules"
 
 
 def test_what_cannot_be_a_guest_is_refused(image: Path, tmp_path: Path) -> None:
