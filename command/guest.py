@@ -13,10 +13,8 @@ from command import bootstrap, native, results
 from command.options import Options
 from command.output import Sink, copied, to_descriptor
 from command.underway import UnderWay
-from kernel import recipe
-from kernel.build import build
+from kernel import choice
 from kernel.guest import GuestResult, Outcome
-from kernel.uml import UmlGuest
 from union.errors import KernelFault, SetupError
 
 BOOT_LIMIT = 30  # seconds
@@ -70,8 +68,8 @@ def capture(options: Options, kernel: str, arguments: list[str]) -> tuple[int, s
 
 def _boot(options: Options, kernel: str, arguments: list[str], out: Sink, err: Sink) -> GuestResult:
     """Raises SetupError when there can be no guest, UsageError for a bad kernel."""
-    binary = build(kernel, options.kernel_source).path if kernel in recipe.names() else Path(kernel)
-    guest = UmlGuest(binary, log_dir=options.log_dir, cpus=options.cpus)
+    file = choice.kernel_file(kernel, options.kernel_source)
+    guest = choice.guest_of(file, options.log_dir, cpus=options.cpus)
     if options.configuration.detach or options.action == "controls":
         native.ensure_programs()
     compile_packages()

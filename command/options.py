@@ -175,7 +175,8 @@ def _add_kernel(parser: argparse.ArgumentParser) -> None:
         metavar="WHICH",
         help="auto: the running one if it can do the job and we are root, else a guest (default); native; "
         "6.12, 7.2: built here with the reference patch; stock-6.12, stock-7.2: without it; "
-        "PATH: a user-mode Linux binary",
+        "debian-6.12: Debian's kernel in QEMU, its overlay.ko built here with the patch; stock-debian-6.12: as it is; "
+        "PATH: a user-mode Linux binary, or a bzImage for QEMU",
     )
     kernel.add_argument("--cpus", type=int, default=1, metavar="N", help="of the guest, if its kernel can: default "
                         "1, as a run does one thing after the other and two CPUs wait for each other")

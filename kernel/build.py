@@ -93,7 +93,7 @@ def build(
         return found
     if platform.machine() not in ("x86_64", "i686"):
         raise Unsupported(f"User-mode Linux does not run on {platform.machine()}")
-    with _build_lock(progress) as lock:
+    with build_lock(progress) as lock:
         log = new_log(f"build-{what.name}")
         begin = time.monotonic()
         requirements.ensure([*requirements.BUILD, *([] if origin else requirements.FETCH)], log, progress.say)
@@ -306,7 +306,7 @@ def _release(binary: Path, log: Path) -> str:
 
 
 @contextlib.contextmanager
-def _build_lock(progress: Progress) -> Iterator[int]:
+def build_lock(progress: Progress) -> Iterator[int]:
     """One build at a time in this cache; yields the lock's file descriptor."""
     path = made(cache_dir()) / "build.lock"
     fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)

@@ -20,13 +20,16 @@ _OOPS = re.compile(
 )
 _RESTART = "reboot: Restarting system"
 _INIT = re.compile(r"^guest init: (.*)")
+_STUCK = re.compile(r"^KVM internal error|^KVM: entry failed")  # QEMU then waits for a debugger
 _HINTS = {
-    "ptrace set fp regs failed": "the kernel does not know this CPU's registers (AMX); Linux 6.13 or our own does"
+    "Unable to mount root fs": "the kernel must have virtio-pci and virtio-fs built in, not as modules",
+    "ptrace set fp regs failed": "the kernel does not know this CPU's registers (AMX); Linux 6.13 or our own does",
 }
 
 
 class Console:
-    """Feed it with `add`; read `panic`, `oops`, `hint` (a line each or None), `restarting` and `tail()`.
+    """Feed it with `add`; read `panic`, `oops`, `hint` (a line each or None), `restarting`, `stuck` and
+    `tail()`.
 
     Closes its file on exit.
     """
@@ -37,6 +40,7 @@ class Console:
         self.oops: str | None = None
         self.hint: str | None = None
         self.restarting = False
+        self.stuck = False
         try:
             self._file = log.open("wb", buffering=0)
         except OSError as error:
@@ -90,6 +94,7 @@ class Console:
         if self.panic is None and (found := _PANIC.search(line)):
             self.panic = found[0]
         self.restarting = self.restarting or _RESTART in line
+        self.stuck = self.stuck or bool(_STUCK.search(line))
         if self.oops is None and (found := _OOPS.match(line)):
             self.oops = found[1]
         if self.hint is None:

@@ -31,7 +31,7 @@ KEYRINGS = tuple(Path(f"/usr/share/keyrings/debian-archive-keyring.{kind}") for 
 
 
 @dataclass(frozen=True)
-class _Apt:
+class Apt:
     """apt-get with `options` that say which package sources it has; none are the machine's own."""
 
     options: tuple[str, ...] = ()
@@ -101,9 +101,9 @@ def fetch(series: str, log: Path, progress: Progress) -> Source:
     return Source(kept, f"debian {kept.name}")
 
 
-def _provider(package: str, private: Path, log: Path, progress: Progress) -> tuple[_Apt, tuple[str, int | None]]:
+def _provider(package: str, private: Path, log: Path, progress: Progress) -> tuple[Apt, tuple[str, int | None]]:
     """The apt that has `package`, and what it announced. Fresh lists of the machine are got only if we are root."""
-    own = _Apt()
+    own = Apt()
     if what := own.announced(package, log):
         return own, what
     if os.geteuid() == 0:
@@ -123,7 +123,7 @@ def _provider(package: str, private: Path, log: Path, progress: Progress) -> tup
     )
 
 
-def _elsewhere(private: Path, log: Path) -> _Apt:
+def _elsewhere(private: Path, log: Path) -> Apt:
     """apt for the suite `ELSEWHERE` alone, with its state below `private`, up to date.
 
     Raises `SetupError` when there is no keyring or mirror, or when the lists cannot be got or verified.
@@ -131,7 +131,7 @@ def _elsewhere(private: Path, log: Path) -> _Apt:
     keyring = next((path for path in KEYRINGS if path.is_file()), None)
     if keyring is None:
         raise SetupError(f"nothing to verify Debian's {ELSEWHERE} with: install the package debian-archive-keyring")
-    sites = mirrors(_Apt().run(log, "indextargets", "--format", _TARGET, "Created-By: Packages"))
+    sites = mirrors(Apt().run(log, "indextargets", "--format", _TARGET, "Created-By: Packages"))
     if not sites:
         raise SetupError(
             "this machine's package lists name no Debian mirror; get them with: sudo apt-get update "
@@ -167,13 +167,13 @@ def mirrors(targets: list[str]) -> list[str]:
     return sorted(found, key=lambda site: found[site] != "Debian")
 
 
-def _private(directory: Path, site: str, keyring: Path) -> _Apt:
+def _private(directory: Path, site: str, keyring: Path) -> Apt:
     """apt with files of its own below `directory` and `site`'s `ELSEWHERE` as its only package source."""
     for name in ("lists/partial", "cache/archives/partial"):
         made(directory / name)
     (directory / "status").touch()
     (directory / "sources.list").write_text(f"deb [signed-by={keyring}] {site} {ELSEWHERE} main\n")
-    return _Apt(
+    return Apt(
         (
             f"Dir::Etc::SourceList={directory}/sources.list",
             "Dir::Etc::SourceParts=/dev/null",

@@ -3,9 +3,9 @@
 
     python -m kernel.gateway KERNEL [--obituaries=DIR] [--logs=DIR] -u -c CODE
 
-boots the User-mode Linux binary KERNEL and runs this very interpreter there with the arguments from `-u` on. So an
-execnet gateway `popen//python=python -m kernel.gateway KERNEL`, which is what a pytest-xdist worker is, lives in a
-kernel of its own. It ends with the status of the interpreter, or with 70 as soon as the guest is lost: the kernel
+boots KERNEL, a User-mode Linux binary or a bzImage, and runs this very interpreter there with the arguments from `-u`
+on. So an execnet gateway `popen//python=python -m kernel.gateway KERNEL`, which is what a pytest-xdist worker is, lives
+in a kernel of its own. It ends with the status of the interpreter, or with 70 as soon as the guest is lost: the kernel
 panicked or reported a fault, a limit passed, its process was killed. Then the end of the console is in DIR under our
 process id. The whole console is kept in the DIR of --logs. The guest ends with us, and we end with the process that
 started us.
@@ -20,9 +20,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from kernel.choice import guest_of
 from kernel.errors import SetupError, UsageError
-from kernel.guest import GuestResult, Outcome
-from kernel.uml import STATUS, UmlGuest
+from kernel.guest import Guest, GuestResult, Outcome
 
 LOST = 70
 WATCHED = "OVL_DETACH_WATCHED"
@@ -43,7 +43,7 @@ def main(words: Sequence[str]) -> int:
     # Our input ends when our parent does, but an interpreter that hangs would not notice.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     try:
-        result = _run(UmlGuest(Path(kernel), log_dir=Path(logs) if logs else None, cpus=1), arguments)
+        result = _run(guest_of(Path(kernel), Path(logs) if logs else None, cpus=1), arguments)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except (SetupError, UsageError) as error:
@@ -74,8 +74,8 @@ def _complain(text: str, directory: str) -> None:
         Path(directory, str(os.getpid())).write_text(text)
 
 
-def _run(guest: UmlGuest, arguments: Sequence[str]) -> GuestResult:
-    more = {WATCHED: f"/dev/{STATUS}", "PYTHONDONTWRITEBYTECODE": "1", "PATH": _SEARCH}
+def _run(guest: Guest, arguments: Sequence[str]) -> GuestResult:
+    more = {WATCHED: f"/dev/{guest.status}", "PYTHONDONTWRITEBYTECODE": "1", "PATH": _SEARCH}
     return guest.run(
         [sys.executable, *arguments],
         cwd=Path.cwd(),

@@ -57,6 +57,9 @@ class GuestResult:
 class Guest(Protocol):
     """A way to run commands on a kernel that is not the running one."""
 
+    status: str
+    """The guest's name of the terminal on which a command may set a limit (see `init.py`)."""
+
     def release(self) -> str:
         """The kernel's release (`6.12.117`); `UsageError` when this is no kernel we can run."""
 
@@ -81,7 +84,8 @@ class Guest(Protocol):
         and empty but for the directories of `visible`, `cwd` and this interpreter, which stay readable there.
         `shared` are pairs (host directory, guest directory) that the guest can write to. `env` is the command's whole
         environment, by default ours. `time_limit` (seconds, from the command's start) and `boot_limit` end the
-        guest. Output goes to the sinks, from the calling thread, or nowhere; stdout and stderr are terminals.
+        guest. Output goes to the sinks, from the calling thread, or nowhere; stdout and stderr are terminals
+        where the kind of guest has them.
         The command's stdin is a pipe with what comes from the descriptor `stdin`, else empty. With `end_at_fault`
         a kernel that reports a fault is ended, and nothing of stdout is passed on from there. An exception
         out of a sink, or Ctrl-C, ends the guest before it is passed on.

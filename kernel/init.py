@@ -3,19 +3,23 @@
 # ruff: noqa: SIM105 (contextlib is a module to load, and loading is boot time)
 """Process 1 of a guest: `init.py SPEC` mounts what a command needs, runs it, reports, powers off.
 
-SPEC is a marshalled dict written by `kernel.uml` (same interpreter on both sides):
+SPEC is a marshalled dict written by `kernel.private` (same interpreter on both sides):
 
     argv, cwd, env       the command; names as bytes
     covered              directories that get a fresh tmpfs
     visible              host directories below those that must stay readable
-    shared               (host directory, guest directory) pairs, writable
+    host                 the type of filesystem that shows the host: hostfs, virtiofs
+    shared               (directory, guest directory) pairs, writable; what the host calls them, or the tag that it has
+    modules              a program to load modules with, see `kernel.modules`; empty if there is none
     cpus                 the number of CPUs that there must be
-    status, out, err     names of the terminals that lead to the host
+    status, out, err     names of the terminals that lead to the host; out and err may be virtio ports, `port:NAME`
+    end                  what marks the end of out and err, if they are such ports, which cannot be drained
     feed                 name of the one that leads from it (see `feed.py`), empty if the command's stdin is
 
 Said on the status terminal: `started CPUS`, then `exit N` (128 + N when a signal ended the command). In between anyone
 in the guest may say `limit SECONDS`: the guest has hung unless another limit is said before they are over; 0 lifts it.
-The command's stdout and stderr are terminals in raw mode. Standard library only, and little of it:
+The command's stdout and stderr are terminals in raw mode, or ports. Then the host ends the machine, once it has both
+marks, instead of process 1. Standard library only, and little of it:
 every module costs boot time. Mounting is done by system call, as exec is the slowest thing a UML guest does.
 """
 
@@ -35,7 +39,7 @@ if TYPE_CHECKING:  # typing is a big module
 
     Spec = dict[str, Any]
 
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
+MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND = 2, 4, 8, 4096
 POWER_OFF = 0x4321FEDC
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -67,27 +71,53 @@ def mount_system() -> None:
             os.symlink(f"/proc/self/fd{target}", f"/dev/{name}")
 
 
-def mount_host(host: bytes, guest: bytes, flags: int) -> None:
-    """Show the host's directory `host` at `guest`, made when it is missing."""
-    os.makedirs(guest, exist_ok=True)
-    mount("none", guest, "hostfs", flags, host)
-
-
 def mount_all(spec: Spec) -> None:
     """Everything that the command finds mounted besides the read-only root."""
-    mount_system()
+    # Through a descriptor what is about to be covered can still be reached.
+    kept = [(os.open(directory, os.O_PATH), directory) for directory in spec["visible"]]
     for directory in spec["covered"]:
         if os.path.isdir(directory):
             # Neither nodev nor nosuid: layers with devices and capabilities are made there.
             mount("tmpfs", directory, "tmpfs", 0, b"mode=755" if directory == b"/run" else b"mode=1777")
-    for directory in spec["visible"]:
-        mount_host(directory, directory, MS_RDONLY)
-    for host, guest in spec["shared"]:
-        mount_host(host, guest, 0)
+    for fd, directory in kept:
+        os.makedirs(directory, exist_ok=True)
+        mount(f"/proc/self/fd/{fd}", directory, "", MS_BIND)
+        os.close(fd)
+    for source, directory in spec["shared"]:
+        os.makedirs(directory, exist_ok=True)
+        if spec["host"] == "hostfs":
+            mount("none", directory, "hostfs", 0, source)
+        else:
+            mount(os.fsdecode(source), directory, spec["host"])
 
 
-def open_terminal(name: str) -> int:
-    """A terminal to the host in raw mode: every byte goes through as it is."""
+def load_modules(program: bytes) -> None:
+    """Load what a run needs, and let the kernel load more by the same program when it wants to."""
+    with open("/proc/sys/kernel/modprobe", "wb") as file:
+        file.write(program)
+    status = os.waitstatus_to_exitcode(os.spawnv(os.P_WAIT, program, [program, b"--first"]))
+    if status:
+        raise OSError(f"{os.fsdecode(program)}: modules cannot be loaded, status {status}")
+
+
+def find_port(name: str) -> str:
+    """The device of the virtio port `name`, waiting for it: the host announces them one after the other."""
+    directory = "/sys/class/virtio-ports"
+    while True:
+        for device in os.listdir(directory):
+            try:
+                with open(f"{directory}/{device}/name") as file:
+                    if file.read().strip() == name:
+                        return device
+            except FileNotFoundError:
+                pass  # it has none, or none yet
+        os.sched_yield()
+
+
+def open_line(name: str) -> int:
+    """A line to the host, on which every byte goes through as it is: a terminal in raw mode or a virtio port."""
+    if name.startswith("port:"):
+        return os.open(f"/dev/{find_port(name[5:])}", os.O_WRONLY)
     fd = os.open(f"/dev/{name}", os.O_RDWR | os.O_NOCTTY)
     mode = termios.tcgetattr(fd)
     mode[0] = mode[1] = mode[3] = 0
@@ -169,21 +199,26 @@ def main(path: str) -> None:
             os.open("/", os.O_RDONLY)
     with open(path, "rb") as file:
         spec = marshal.load(file)
+    mount_system()
+    if spec["modules"]:
+        load_modules(spec["modules"])
     mount_all(spec)
     cpus = os.sysconf("SC_NPROCESSORS_ONLN")
     if cpus < spec["cpus"]:
         raise OSError(f"{cpus} of {spec['cpus']} CPUs came up")
-    status, out, err = (open_terminal(spec[name]) for name in ("status", "out", "err"))
-    stdin = feed(open_terminal(spec["feed"])) if spec["feed"] else os.open("/dev/null", os.O_RDONLY)
+    out, err, status = (open_line(spec[name]) for name in ("out", "err", "status"))
+    stdin = feed(open_line(spec["feed"])) if spec["feed"] else os.open("/dev/null", os.O_RDONLY)
     os.write(status, b"started %d\n" % cpus)
     code = run(spec, stdin, out, err)
     # stdout and stderr are complete on the host before the status is said. Files in the host's directories are
     # too: hostfs writes back at close, so there is no sync(), which would wait for what a test broke on purpose.
-    termios.tcdrain(out)
-    termios.tcdrain(err)
+    for line in (out, err):
+        os.write(line, spec["end"]) if spec["end"] else termios.tcdrain(line)
     # On a line of its own, whatever others in the guest had written there.
     os.write(status, b"\nexit %d\n" % code)
     termios.tcdrain(status)
+    while spec["end"]:
+        signal.pause()
     _libc.reboot(ctypes.c_int(POWER_OFF))
 
 

@@ -60,6 +60,11 @@ def series(root: Path = _HERE) -> list[str]:
     return sorted(path.name for path in (root / "patches").iterdir() if path.is_dir())
 
 
+def series_patches(one: str, root: Path = _HERE) -> tuple[Path, ...]:
+    """The reference patches for series `one`, in order."""
+    return _patches(root / "patches" / one)
+
+
 def stock(one: str) -> str:
     """The kernel of series `one` without the patches."""
     return f"stock-{one}"
@@ -84,7 +89,7 @@ def recipe(name: str, root: Path = _HERE) -> Recipe:
     if name not in names(root):
         raise UsageError(f"unknown kernel {name!r}; known: {', '.join(names(root))}")
     one = name.rpartition("-")[2]
-    patches = () if name == stock(one) else _patches(root / "patches" / one)
+    patches = () if name == stock(one) else series_patches(one, root)
     extra = root / "flavours" / name
     fragments = _existing(root / "uml.config", root / "fixes" / one / "uml.config", extra / "uml.config")
     return Recipe(name, one, _patches(root / "fixes" / one), (*patches, *_patches(extra)), fragments)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable
@@ -22,6 +23,11 @@ class Requirement:
     name: str
     package: str
     present: Callable[[], bool]
+
+
+def compiler(package: str) -> Requirement:
+    """The compiler of Debian's `package`, like gcc-12, by the name that a kernel's headers call it."""
+    return _program(f"x86_64-linux-gnu-{package}", package)
 
 
 def find_program(name: str) -> str | None:
@@ -62,6 +68,41 @@ FETCH = (_program("apt-get", "apt"), _program("dpkg-deb", "dpkg"))
 
 RUN = (_program("mkfs.xfs", "xfsprogs"), _program("xfs_io", "xfsprogs"))
 """For a detach run."""
+
+
+_DAEMONS = ("/usr/libexec/virtiofsd", "/usr/lib/virtiofsd/virtiofsd", "/usr/lib/virtiofsd", "/usr/lib/qemu/virtiofsd")
+
+
+def find_virtiofsd() -> str | None:
+    """The path of the virtiofs daemon, which no distribution has in PATH."""
+    return find_program("virtiofsd") or next((path for path in _DAEMONS if os.access(path, os.X_OK)), None)
+
+
+MODULE = (
+    _program("make"),
+    _program("patch"),
+    _program("tar"),
+    _program("xz", "xz-utils"),
+    _program("depmod", "kmod"),
+)
+"""For building a module for a distribution's kernel, but for its compiler."""
+
+
+def virtiofsd_package() -> str:
+    """The package with the virtiofs daemon: in Debian 12 it is part of QEMU, later releases have one of its own."""
+    try:
+        release = platform.freedesktop_os_release()
+    except OSError:
+        release = {}
+    return "qemu-system-common" if release.get("VERSION_ID") == "12" else "virtiofsd"
+
+
+QEMU = (
+    _program("qemu-system-x86_64", "qemu-system-x86"),
+    Requirement("virtiofsd", virtiofsd_package(), lambda: find_virtiofsd() is not None),
+    _program("modprobe", "kmod"),
+)
+"""For a guest of QEMU."""
 
 
 def missing(needs: Iterable[Requirement]) -> list[Requirement]:

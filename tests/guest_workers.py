@@ -21,12 +21,11 @@ from typing import Any
 
 import pytest
 
-from kernel import recipe
-from kernel.build import build
+from kernel import choice
 from kernel.errors import HarnessError
 from kernel.gateway import WATCHED, obituary
+from kernel.private import private_dir
 from kernel.recipe import NATIVE
-from kernel.uml import UmlGuest, private_dir
 
 LIMIT = 300
 """Seconds that a test may take in a guest."""
@@ -42,8 +41,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--workers-in",
         metavar="KERNEL",
-        help=f"Run the workers themselves in guests: {', '.join(recipe.names())}, or the path of a User-mode Linux "
-        f"binary; {NATIVE} is the running kernel.",
+        help=f"Run the workers themselves in guests: {', '.join(choice.names())}, or the path of a User-mode Linux "
+        f"binary or a bzImage; {NATIVE} is the running kernel.",
     )
     group.addoption(
         "--test-limit",
@@ -83,15 +82,15 @@ def pytest_xdist_setupnodes(config: pytest.Config, specs: Sequence[Any]) -> None
     if kernel == NATIVE:
         return
     try:
-        binary = build(kernel).path if kernel in recipe.names() else Path(kernel)
-        release = UmlGuest(binary).release()
+        binary = choice.kernel_file(kernel)
+        release = choice.guest_of(binary).release()
     except HarnessError as error:
         raise pytest.UsageError(str(error)) from error
     stack = ExitStack()
     config.add_cleanup(stack.close)
     directory = stack.enter_context(private_dir()).path
     config.stash[_obituaries] = directory
-    config.stash[_kernel] = (kernel if kernel in recipe.names() else release, kernel)
+    config.stash[_kernel] = (kernel if kernel in choice.names() else release, kernel)
     program = [sys.executable, "-m", "kernel.gateway", str(binary.resolve()), f"--obituaries={directory}"]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH", "")]))
     for spec in specs:

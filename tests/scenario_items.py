@@ -21,7 +21,7 @@ from typing import Any, get_args
 import pytest
 
 from command.expectations import Expectation, expectations
-from kernel import recipe
+from kernel import choice
 from kernel.gateway import WATCHED
 from kernel.recipe import NATIVE
 from tests.guest_unions import InGuest
@@ -56,8 +56,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--union", action="append", default=[], metavar="WORDS", help="Run the scenarios, and nothing "
                     "else, on this kind of union: the words of ./run, like ov, ov-xino, ovov-verify. May be repeated. "
                     f"Without it they run on {DEFAULT}.")
-    group.addoption("--kernel", metavar="KERNEL", help=f"For the scenarios: {', '.join(recipe.names())}, or the path "
-                    f"of a User-mode Linux binary, a guest of which each worker gets; {NATIVE} is the running kernel.")
+    group.addoption("--kernel", metavar="KERNEL", help=f"For the scenarios: {', '.join(choice.names())}, or the path "
+                    f"of a User-mode Linux binary or a bzImage, a guest of which each worker gets; {NATIVE} is the "
+                    "running kernel.")
     group.addoption("--lower-fs", choices=get_args(LowerFs), help="Filesystem of the lower layer.")
     group.addoption("--detach", choices=("on", "off"), help="With off xino is plain xino=on.")
     group.addoption("--require", action="store_true", help="What is skipped as something is missing is an error.")

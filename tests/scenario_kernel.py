@@ -5,18 +5,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from command import native
 from command.guest import DEFAULT, compile_packages
-from kernel import recipe
-from kernel.build import build
+from kernel import choice
 from kernel.gateway import WATCHED
 from kernel.recipe import NATIVE
-from kernel.uml import UmlGuest
 from tests.scopes import Stage
-from union.errors import UsageError
 
 
 class Kernel(NamedTuple):
@@ -43,14 +39,10 @@ def choose(stages: Sequence[Stage], asked: str | None, *, collecting: bool) -> K
     word = asked or (NATIVE if not any(native.unsuitable(stage.configuration) for stage in stages) else DEFAULT)
     if word == NATIVE or WATCHED in os.environ:
         return running()
-    if word in recipe.names():
-        if collecting:
-            return Kernel(word, word, "", "")
-        program = build(word).path
-    else:
-        program = Path(word).absolute()
-        if not program.is_file():
-            raise UsageError(f"{word}: no such kernel")
-    release = UmlGuest(program).release()
+    named = word in choice.names()
+    if named and collecting:
+        return Kernel(word, word, "", "")
+    program = choice.kernel_file(word).absolute()
+    release = choice.guest_of(program).release()
     compile_packages()
-    return Kernel(word if word in recipe.names() else release, word, release, str(program))
+    return Kernel(word if named else release, word, release, str(program))

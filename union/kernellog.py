@@ -17,8 +17,14 @@ TROUBLE = re.compile(
 )
 FALL_BACK = re.compile(r"overlayfs: .*fall(ing|s) back")
 CMDLINE = Path("/proc/cmdline")
+GUEST = "/init.pyc "  # on the command line of every guest of ours, see `kernel.init`
 TAINTED = Path("/proc/sys/kernel/tainted")
 HARMLESS = 1 << 16  # left to distributions; Debian's kernels set it when permission events of fanotify are used
+
+
+def in_guest() -> bool:
+    """Whether this kernel is a guest of ours, in which everything that is mounted, logged or set is ours alone."""
+    return GUEST in CMDLINE.read_text()
 
 
 class KernelLog:
@@ -30,7 +36,7 @@ class KernelLog:
         In a guest all mounts are ours, so a mount that does without something is trouble there. Elsewhere the log
         does not tell whose mount that was.
         """
-        self._all_ours = "uml_dir=" in CMDLINE.read_text()
+        self._all_ours = in_guest()
         self._fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         os.lseek(self._fd, 0, os.SEEK_END)
         self._taint_fd = os.open(TAINTED, os.O_RDONLY | os.O_CLOEXEC)

@@ -107,8 +107,8 @@ OOPS = "BUG: made up by a test"
 
 
 def test_a_fault_can_end_the_guest(guest: UmlGuest) -> None:
-    # The second line of output is written when the fault has reached the host for certain.
-    script = f"echo before; echo '{OOPS}' >/dev/kmsg; sleep 0.2; echo after; exec sleep 1000"
+    # The first line has reached the host for certain when the fault does, and the second one is written after that.
+    script = f"echo before; sleep 0.2; echo '{OOPS}' >/dev/kmsg; sleep 0.2; echo after; exec sleep 1000"
     result, out = shell(guest, script, end_at_fault=True)
     assert (result.outcome, result.status, result.reason, out) == (Outcome.OOPS, None, OOPS, b"before\n")
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,6 +54,20 @@ def test_root_gets_them_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert said == ["installing frob-tools (apt-get install)"]
     log = (tmp_path / "log").read_text()
     assert log.count("install -y -q --no-install-recommends frob-tools") == 4, "command and echo, twice"
+
+
+def test_the_virtiofs_daemon_is_where_the_release_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for version, package in {"12": "qemu-system-common", "13": "virtiofsd"}.items():
+        release = {"ID": "debian", "VERSION_ID": version}
+        monkeypatch.setattr(platform, "freedesktop_os_release", lambda release=release: release)
+        assert requirements.virtiofsd_package() == package
+
+
+def test_what_qemu_needs_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kernel.requirements.clean_env", lambda: {"PATH": str(tmp_path)})
+    monkeypatch.setattr(requirements, "_DAEMONS", ())
+    names = [need.name for need in requirements.missing(requirements.QEMU)]
+    assert names == ["qemu-system-x86_64", "virtiofsd", "modprobe"]
 
 
 def test_an_administrators_program_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,7 +124,8 @@ CASES = {
 def test_a_trial_ends_as_it_should(
     work: Callable[[Stand], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "cmdline").write_text("mem=1G uml_dir=/x/\n")  # as in a guest, where all that is logged is ours
+    # As in a guest, where all that is logged is ours.
+    (tmp_path / "cmdline").write_text("mem=1G init=/x/python -- -I /x/init.pyc /x/spec\n")
     monkeypatch.setattr(kernellog, "CMDLINE", tmp_path / "cmdline")
     told: list[Event] = []
     before = MOUNTS.read_text()

@@ -9,8 +9,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Final, NamedTuple
 
-from tests.mounts.phrases import LAYERS, LOWERS, in_guest, needs_option, prepared
+from tests.mounts.phrases import LAYERS, LOWERS, needs_option, prepared
 from union.effective import PARAMETERS, parameter
+from union.kernellog import in_guest
 from union.scenario import Group, Trial
 from union.stand import Missing, Stand
 

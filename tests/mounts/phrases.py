@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Final
 
 from datasets.tree import Directory, File
@@ -14,7 +13,6 @@ from union.syscalls import FsContext
 LAYERS: Final = "lowerdir={l},upperdir={u},workdir={w}"
 LOWERS: Final = "lowerdir={l}:{k}"
 FLAGS: Final = ("userxattr", "default_permissions")  # shown without a value when they are in effect
-CPUINFO: Final = Path("/proc/cpuinfo")
 
 
 def prepared(stand: Stand) -> None:
@@ -54,8 +52,3 @@ def needs_option(key: str, value: str | int = "") -> None:
         except OSError as error:
             what = f"{key} by descriptor" if isinstance(value, int) else f"{key}={value}".rstrip("=")
             raise Missing(f"this kernel's overlay has no {what}") from error
-
-
-def in_guest() -> bool:
-    """Whether this kernel is ours alone, so that a setting of the whole system may be changed."""
-    return "User Mode Linux" in CPUINFO.read_text()

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from datasets.tree import Directory, File
-from tests.mounts.phrases import LAYERS, LOWERS, default, in_guest, needs_option
+from tests.mounts.phrases import LAYERS, LOWERS, default, needs_option
 from union import mountinfo, syscalls
 from union.elsewhere import NoNamespace, as_root_of_a_namespace
+from union.kernellog import in_guest
 from union.scenario import Group, Trial
 from union.stand import Missing, Stand, attempt, errno_name
 from union.syscalls import CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, FsContext, without_capabilities
