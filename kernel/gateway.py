@@ -7,8 +7,8 @@ boots KERNEL, a User-mode Linux binary or a bzImage, and runs this very interpre
 on. So an execnet gateway `popen//python=python -m kernel.gateway KERNEL`, which is what a pytest-xdist worker is, lives
 in a kernel of its own. It ends with the status of the interpreter, or with 70 as soon as the guest is lost: the kernel
 panicked or reported a fault, a limit passed, its process was killed. Then the end of the console is in DIR under our
-process id. The whole console is kept in the DIR of --logs. The guest ends with us, and we end with the process that
-started us.
+process id. The whole console is kept in the DIR of --logs. The guest ends with us, at a SIGTERM too, and we end with
+the process that started us.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ def main(words: Sequence[str]) -> int:
         print("usage: python -m kernel.gateway KERNEL [--obituaries=DIR] [--logs=DIR] ARGUMENT...", file=sys.stderr)
         return UsageError.exit_code
     directory, logs = _taken(arguments, "--obituaries="), _taken(arguments, "--logs=")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the guest, and clears up
     # Our input ends when our parent does, but an interpreter that hangs would not notice.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     try:

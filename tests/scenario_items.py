@@ -44,6 +44,7 @@ DEFAULT = "ov-xino"
 _FILES = {Path(str(module.__file__)).resolve(): module.__name__.rpartition(".")[2] for module in MODULES}
 _CLAUSES = ("D8", "D9", "D10", "D13", "D19")  # of the contract, those that single scenarios show
 _SHOWN = ("layers", "options in effect", "fence")  # of the evidence, what becomes a property of each scenario
+_HYPOTHESIS = "hypothesispytest"
 _chosen = pytest.StashKey[list[Stage]]()
 _expected = pytest.StashKey[tuple[Expectation, ...]]()
 _kernel = pytest.StashKey[Kernel]()
@@ -71,6 +72,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> Iterator[None]:
     """Find out which unions there are to be, and on which kernel."""
+    if config.getoption("--union") and config.pluginmanager.has_plugin(_HYPOTHESIS):
+        config.pluginmanager.unregister(name=_HYPOTHESIS)  # no scenario uses it, and it takes half a second in the end
     try:
         chosen = config.stash[_chosen] = _stages(config)
         expect = config.getoption("--expect")
@@ -165,8 +168,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """With `--union` no other tests are run."""
-    others = config.getoption("--union") and collection_path.suffix and not _family(collection_path)
-    return True if others else None
+    if not config.getoption("--union"):
+        return None
+    # Not its directory either: the conftest.py of another one may load much.
+    ours = _family(collection_path) or (not collection_path.suffix and _holds_scenarios(collection_path.resolve()))
+    return None if ours else True
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
