@@ -113,7 +113,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if directory and not hasattr(config, "workerinput") and config.stash.get(_chosen, []):
         try:
             named = {stage.name: stage for stage in config.stash[_chosen]}
-            config.pluginmanager.register(Reports(directory.absolute(), named, scenario_kernel(config).word))
+            kernel = scenario_kernel(config)
+            config.pluginmanager.register(Reports(directory.absolute(), named, kernel.word, kernel.label))
         except HarnessError as error:
             raise pytest.UsageError(str(error)) from error
 

@@ -21,6 +21,7 @@ from report.events import Checked, Event, Evidence, Finished, Outcome, ScenarioE
 from report.record import Recorder
 from tests.kernel_facts import Facts
 from tests.scopes import Stage, scenario_of
+from tests.union.choice import by_name
 from union.errors import HarnessError
 
 _WHOLE = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
@@ -50,8 +51,9 @@ def keep_facts(directory: Path, facts: Facts, options: Mapping[str, int]) -> Non
 class Reports:
     """Collects what is reported of scenarios; pytest calls it where tests are handed out."""
 
-    def __init__(self, directory: Path, stages: Mapping[str, Stage], kernel: str) -> None:
-        """`stages` by name; `kernel` is the word that `--kernel` takes. Raises UsageError."""
+    def __init__(self, directory: Path, stages: Mapping[str, Stage], kernel: str, label: str) -> None:
+        """`stages` by name; `kernel` is the word that `--kernel` takes, `label` what ids have. Raises UsageError."""
+        self._label = label
         several = len({stage.run for stage in stages.values()}) > 1
         self._stages = stages
         self._unions: dict[tuple[str, ...], _Union] = {}
@@ -63,11 +65,13 @@ class Reports:
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         """Tell the events that the report stands for."""
-        properties = dict(report.user_properties)
-        if stage := self._stages.get(properties.get("union", "")):
-            union = self._unions[stage.run]
-            for event in _events(report, properties):
-                union.tell(stage.option, event)
+        # By its id, as a worker that crashed left nothing but that.
+        if stage := self._stage(report.nodeid):
+            for event in _events(report, dict(report.user_properties)):
+                self._unions[stage.run].tell(stage.option, event)
+
+    def _stage(self, nodeid: str) -> Stage | None:
+        return next((one for one in self._stages.values() if nodeid.endswith(f"[{one.name}-{self._label}]")), None)
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Write the reports."""
@@ -111,7 +115,7 @@ def _events(report: Any, properties: Mapping[str, str]) -> Iterator[Event]:
         return
     group, label = scenario_of(report.nodeid)
     path, line, _ = report.location
-    number = int(properties["scenario"].rpartition(":")[2])
+    number = by_name(group).labels.index(label) + 1
     for name in ("kernel", "layers", "options in effect", "fence"):
         if name in properties:
             yield Evidence(name, properties[name])
@@ -126,7 +130,7 @@ def _outcome(report: Any) -> Outcome | None:
     if report.skipped:
         return Outcome.SKIPPED
     if report.failed:
-        return Outcome.FAILED if report.when == "call" else Outcome.ERROR
+        return Outcome.ERROR if report.when == "setup" else Outcome.FAILED
     return Outcome.PASSED if report.when == "call" else None
 
 

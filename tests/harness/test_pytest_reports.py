@@ -7,12 +7,15 @@ import json
 import re
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from junitparser import JUnitXml
 from tap.parser import Parser
 
 from tests.harness.test_scenario_items import broken, run
+from tests.scenario_reports import Reports
+from tests.scopes import stages
 
 PLAN = {
     "mkdir:2": "FAILED",
@@ -108,6 +111,17 @@ def test_a_run_that_is_interrupted_says_so(tmp_path: Path) -> None:
     text, last = broken(tmp_path, {"mkdir:2": "FAILED"}, "tests/union/mkdir.py", "-x", "-n0", f"--results={tmp_path}/r")
     assert "1 failed" in last, text
     assert "more was to come" in (tmp_path / "r" / "results.xml").read_text()
+
+
+def test_a_worker_that_crashes_is_a_failure_of_its_scenario(tmp_path: Path) -> None:
+    reports = Reports(tmp_path, {stage.name: stage for stage in stages("ov")}, "native", "native")
+    place = ("tests/union/mkdir.py", 22, "on an empty lower directory")
+    nodeid = f"{place[0]}::mkdir::{place[2]}[ov-native]"
+    crashed = pytest.TestReport(nodeid, place, (), "failed", "a worker crashed", "???")  # type: ignore[arg-type]
+    reports.pytest_runtest_logreport(crashed)
+    reports.pytest_sessionfinish(SimpleNamespace(shouldfail=False, shouldstop=False), 1)  # type: ignore[arg-type]
+    [case] = [case for suite in JUnitXml.fromfile(str(tmp_path / "results.xml")) for case in suite]
+    assert case.name == "mkdir:3: on an empty lower directory" and case.result[0]._tag == "failure"
 
 
 def test_a_directory_that_cannot_be_written_is_one_line() -> None:
