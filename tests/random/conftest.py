@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, Phase, settings
 
 from tests.guest_unions import InGuest
 from tests.random import PROFILE
+from tests.random.places import Place
 from tests.scenario_kernel import choose
 from tests.scopes import stages
 from tests.union_server import Here
@@ -28,12 +29,13 @@ settings.load_profile(PROFILE)
 
 
 @pytest.fixture(scope="session")
-def place(pytestconfig: pytest.Config) -> Iterator[Here | InGuest]:
+def place(pytestconfig: pytest.Config) -> Iterator[Place]:
     """A kernel with `xino=nofollow`: the one of `--kernel`, the running one if it has it, else a guest."""
     try:
         kernel = choose(stages("ov-xino"), pytestconfig.getoption("--kernel"), collecting=False)
-        where = InGuest(Path(kernel.program), pytestconfig.getoption("--test-limit")) if kernel.program else Here()
     except HarnessError as error:
         pytest.fail(str(error))
+    limit = pytestconfig.getoption("--test-limit")
+    where = Place(lambda: InGuest(Path(kernel.program), limit) if kernel.program else Here())
     yield where
     where.close()

@@ -5,8 +5,12 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
+import signal
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
@@ -14,8 +18,11 @@ from hypothesis import strategies as st
 
 from datasets.strategies import stacks, trees
 from datasets.tree import Directory, File, HardLink
+from kernel.build import build
+from kernel.progress import Silent
 from tests.guest_unions import InGuest
 from tests.random.operations import examples, model_of, sequences
+from tests.random.places import Place
 from tests.random.reproducer import reproducer
 from tests.union_server import Here
 from union.example import TOP, Example
@@ -23,7 +30,7 @@ from union.namecalls import RENAME_EXCHANGE, RENAME_WHITEOUT
 from union.names import Name
 from union.operations import MakeDirectory, Operation, RenameFlags, Unlink
 
-Place = Here | InGuest
+LIMIT = 60  # seconds
 FILE = File(b"lower")
 LINKED = (Directory({"a": FILE, "b": HardLink("a")}),)
 
@@ -65,6 +72,21 @@ def test_operations_without_a_detach_are_as_the_model_says(
 def test_a_union_that_is_not_migrated_does_not_stand_the_fence(place: Place) -> None:
     played = place.play(Example((Directory({"a": FILE}),), migrate="none", fence=True))
     assert any("EIO" in line for line in played.complaints), played
+
+
+def test_an_example_that_loses_its_guest_is_told_and_the_next_gets_another(tmp_path: Path) -> None:
+    kernel = Path(shutil.copy2(build("6.12", progress=Silent()).path, tmp_path / "linux"))
+    place = Place(lambda: InGuest(kernel, LIMIT))
+    fine = Example((Directory({"a": FILE}),))
+    assert not place.play(fine).complaints
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # ended meanwhile
+            if path.read_bytes().startswith(os.fsencode(kernel)):
+                os.kill(int(path.parent.name), signal.SIGKILL)
+    [complaint] = place.play(fine).complaints
+    assert complaint.startswith("the guest was lost: ")
+    assert not place.play(fine).complaints
+    place.close()
 
 
 def nothing(self: Operation, root: str, held: object) -> None:

@@ -10,14 +10,13 @@ import os
 
 import pytest
 
-from tests.guest_unions import InGuest
 from tests.random import PROFILE
+from tests.random.places import Place
 from tests.random.reproducer import reproducer
 from tests.union_server import Here
 from union.operations import MakeDirectory, Unlink
 from union.worlds import WORLDS, Batch, batches, operations
 
-Place = Here | InGuest
 SIZE = 1000
 SHOWN = 5  # of what is wrong in a batch
 LENGTH = 1 if PROFILE == "quick" else 2

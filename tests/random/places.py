@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Where examples are played: a place that outlives what is done to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.guest_unions import GuestLost, InGuest
+from tests.union_server import Here
+from union.example import Example, Played
+from union.worlds import Batch, Wrong
+
+
+class Place:
+    """Plays examples at what `start` begins. A guest that is lost is the fault of the example that ran; the next gets
+    a fresh one, so that an example that kills its kernel can be shrunk.
+    """
+
+    def __init__(self, start: Callable[[], Here | InGuest]) -> None:
+        self._start = start
+        self._place: Here | InGuest | None = None
+
+    def play(self, example: Example) -> Played:
+        """Play one. Raises SetupError when that cannot be done."""
+        try:
+            return self._living().play(example)
+        except GuestLost as lost:
+            self.close()
+            return Played((f"the guest was lost: {lost}",), (), 0)
+
+    def search(self, batch: Batch) -> list[Wrong]:
+        """Play all sequences of a batch; raises likewise."""
+        try:
+            return self._living().search(batch)
+        except GuestLost as lost:
+            self.close()
+            return [Wrong(None, (f"the guest was lost: {lost}",))]
+
+    def close(self) -> None:
+        """End it; it begins anew when it is used again."""
+        place, self._place = self._place, None
+        if place:
+            place.close()
+
+    def _living(self) -> Here | InGuest:
+        self._place = self._place or self._start()
+        return self._place
