@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tabulate import tabulate
+
 from bench import findings
 from bench.findings import Finding
 from kernel.paths import new_log
-from tabulate import tabulate
 from union.errors import SetupError, UsageError
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -159,12 +160,12 @@ def scenarios(kernel: Path) -> tuple[str, ...]:
     return names
 
 
-def random_tests(kernel: Path, seed: int, *, every: bool) -> tuple[Finding, ...]:
+def random_tests(kernel: Path, seed: int, *, every: bool, where: str = "tests/random") -> tuple[Finding, ...]:
     """Run the random tests up to the first that fails, or every one; those that failed."""
     with tempfile.TemporaryDirectory(prefix="sensitivity.") as scratch:
         file = Path(scratch, "findings")
         words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "bench.findings"]
-        words += ["tests/random", f"--kernel={kernel}", f"--hypothesis-seed={seed}", f"--findings={file}"]
+        words += [where, f"--kernel={kernel}", f"--hypothesis-seed={seed}", f"--findings={file}"]
         environment = {"OVL_DETACH_PROFILE": "quick", "HYPOTHESIS_STORAGE_DIRECTORY": scratch, "TMPDIR": scratch}
         failed = _run([*words, *([] if every else ["-x"])], (0, 1), environment) == 1
         found = tuple(findings.read(file))

@@ -96,7 +96,10 @@ def recipe(name: str, root: Path = _HERE) -> Recipe:
 
 
 def with_patch(name: str, patch: Path, root: Path = _HERE) -> Recipe:
-    """The recipe of kernel `name` with one `patch` more, last; `UsageError` for either. It is built in the same tree."""
+    """The recipe of kernel `name` with one `patch` more, applied last; it is built in the same tree.
+
+    Raises `UsageError` when there is no such kernel or file.
+    """
     if not patch.is_file():
         raise UsageError(f"{patch}: no such patch")
     base = recipe(name, root)
