@@ -21,6 +21,10 @@ from union.spelling import spelled
 from union.worlds import Batch, Wrong
 
 
+PARTS = ("before", "after", "steps")
+"""Where an example has operations, a history also other steps."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """A test that failed: at its example number `examples`, and the last one that failed, for `./run --play`."""
@@ -100,7 +104,7 @@ class Plugin:
         report = yield
         found = self._counter
         if report.when == "call" and report.failed and found.first is not None:
-            operations = len(found.last.before) + len(found.last.after) if found.last else 0
+            operations = sum(len(getattr(found.last, part, ())) for part in PARTS)
             text = spelled(found.last) if found.last else ""
             with self._file.open("a") as file:
                 file.write(json.dumps(asdict(Finding(item.name, found.first, operations, text))) + "\n")
