@@ -21,11 +21,12 @@ from mount_union import Union, mount_union
 from report.events import Checked, Event, Evidence, OperationStarted, Outcome, ScenarioEnded
 from tests.kernel_facts import Facts, facts
 from tests.union.choice import by_name
-from union import worlds
+from union import replay, worlds
 from union.arena import Arena
 from union.configuration import Configuration
 from union.errors import HarnessError, SetupError, Unsupported, UsageError
 from union.example import Example, Played, play
+from union.history import History
 from union.plan import NothingLeft, Share, Turn
 from union.runner import Runner, nothing
 from union.trial import run_trials
@@ -70,7 +71,7 @@ class Child:
         self._pid, self._pipe = _forked(work)
         self.alive = True
 
-    def ask(self, what: Key | Example | worlds.Batch | None) -> Any:
+    def ask(self, what: Key | Example | History | worlds.Batch | None) -> Any:
         """Send `what`; the answer of the process."""
         self._pipe.send(what)
         return self.answer()
@@ -148,7 +149,7 @@ class ExampleServer:
     def __init__(self) -> None:
         self._child: Child | None = None
 
-    def play(self, example: Example) -> Played:
+    def play(self, example: Example | History) -> Played:
         """Play one. Raises SetupError when that cannot be done, or the child died of it."""
         played: Played = self._living().ask(example)
         return played
@@ -197,8 +198,8 @@ class Here:
         """Run one trial."""
         return self._trials.run(group, number)
 
-    def play(self, example: Example) -> Played:
-        """Play an example."""
+    def play(self, example: Example | History) -> Played:
+        """Play an example or a history."""
         return self._examples.play(example)
 
     def search(self, batch: worlds.Batch) -> list[worlds.Wrong]:
@@ -289,8 +290,18 @@ def _serve_examples(pipe: Connection) -> None:
     with ExitStack() as stack:
         arena = Arena(stack)
         while True:
-            asked: Example | worlds.Batch = pipe.recv()
-            pipe.send(play(asked, arena) if isinstance(asked, Example) else worlds.play(asked, arena))
+            asked: Example | History | worlds.Batch = pipe.recv()
+            pipe.send(_played(asked, arena))
+
+
+def _played(asked: Example | History | worlds.Batch, arena: Arena) -> Played | list[worlds.Wrong]:
+    match asked:
+        case Example():
+            return play(asked, arena)
+        case History():
+            return replay.play(asked, arena)
+        case worlds.Batch():
+            return worlds.play(asked, arena)
 
 
 def _serve(pipe: Connection, configuration: Configuration, share: Share) -> None:

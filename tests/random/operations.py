@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Sequence
+from functools import cache
 from typing import Final
 
 from hypothesis import strategies as st
@@ -61,10 +62,11 @@ def paths(model: Model) -> st.SearchStrategy[Name]:
     """Names below the top: those that there are, and others in directories that there are."""
     there = [path for path, _ in model.walk(TOP) if path != TOP]
     homes = [path for path, inode in model.walk(TOP) if isinstance(inode, DirectoryInode)]
-    other = st.builds(lambda home, name: f"{home}/{name}", st.sampled_from(homes), st.sampled_from(NAMES))
+    other = st.sampled_from([f"{home}/{name}" for home in homes for name in NAMES])
     return (st.one_of(st.sampled_from(there), other) if there else other).map(Name)
 
 
+@cache  # to build them takes longer than to draw
 def _one(path: Name) -> list[st.SearchStrategy[Operation]]:
     return [
         st.builds(_opened, st.just(path), st.sampled_from(OPENS)),
@@ -97,12 +99,27 @@ def _opened(path: Name, flags: int) -> Operation:
     return OpenFile(path=path, flags=flags, mode=0o640, writes=None if flags & 3 == R else b"new")
 
 
+@cache
 def _two(path: Name, to: Name) -> list[st.SearchStrategy[Operation]]:
     return [
         st.just(Rename(path=path, to=to)),
         st.just(Link(path=path, to=to)),
         st.builds(RenameFlags, path=st.just(path), to=st.just(to), flags=st.sampled_from(FLAGS)),
     ]
+
+
+@cache
+def _any(path: Name, to: Name) -> st.SearchStrategy[Operation]:
+    return st.one_of([*_one(path), *_two(path, to)])
+
+
+@st.composite
+def operations(draw: st.DrawFn, model: Model) -> Operation | None:
+    """One operation, which is not done on the model; None if what was drawn would wait or speak to a device."""
+    some = paths(model)
+    path = draw(some)
+    operation = draw(_any(path, draw(some)))
+    return None if isinstance(operation, OpenFile) and _is_special(model, path) else operation
 
 
 @st.composite

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from tests.guest_unions import GuestLost, InGuest
 from tests.union_server import Here
 from union.example import Example, Played
+from union.history import History
 from union.worlds import Batch, Wrong
 
 
@@ -20,7 +21,7 @@ class Place:
         self._start = start
         self._place: Here | InGuest | None = None
 
-    def play(self, example: Example) -> Played:
+    def play(self, example: Example | History) -> Played:
         """Play one. Raises SetupError when that cannot be done."""
         try:
             return self._living().play(example)

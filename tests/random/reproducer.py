@@ -8,10 +8,11 @@ import tempfile
 from pathlib import Path
 
 from union.example import Example
+from union.history import History
 from union.spelling import spelled
 
 
-def reproducer(example: Example) -> str:
+def reproducer(example: Example | History) -> str:
     """The line that plays it again; it is written to a file of this process, which the next one replaces."""
     file = Path(tempfile.gettempdir(), f"ovl-detach-example-{os.getpid()}")
     file.write_text(spelled(example))
