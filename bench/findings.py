@@ -20,7 +20,6 @@ from union.example import Example, Played
 from union.spelling import spelled
 from union.worlds import Batch, Wrong
 
-
 PARTS = ("before", "after", "steps")
 """Where an example has operations, a history also other steps."""
 
