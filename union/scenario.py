@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from pathlib import Path
 
 from datasets.layers import relocated
@@ -77,7 +78,12 @@ class Trial:
 
 def _origin(function: Callable[..., object], line: int = 0, file: str = "") -> str:
     code = inspect.unwrap(function).__code__
-    return f"{Path(file or code.co_filename).name}:{line or code.co_firstlineno}"
+    return _located(file or code.co_filename, line or code.co_firstlineno)
+
+
+@cache  # told of each scenario, and a search has them by the ten thousand
+def _located(file: str, line: int) -> str:
+    return f"{Path(file).name}:{line}"
 
 
 @dataclass(frozen=True, slots=True)
