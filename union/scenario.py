@@ -91,10 +91,10 @@ class Group:
     """Scenarios under one name, run in order in one top directory of the union; or trials, each on its own.
 
     `lowers` is what that directory holds in each lower layer, the topmost layer first; empty for the
-    numbered sets of the reference dataset. `options` are mount options that its union needs, `needs` what
-    else must be there. A lower that cannot be migrated as a whole has `detaches` False. What only a single
-    overlay on these very layers does is `overlay_alone`: a plain filesystem does otherwise, and a nested overlay
-    or another implementation may.
+    numbered sets of the reference dataset. `upper` is what it holds in the upper layer already. `options` are mount
+    options that its union needs, `needs` what else must be there. A lower that cannot be migrated as a whole has
+    `detaches` False. What only a single overlay on these very layers does is `overlay_alone`: a plain filesystem does
+    otherwise, and a nested overlay or another implementation may.
     """
 
     name: str
@@ -108,6 +108,7 @@ class Group:
     detaches: bool = True
     overlay_alone: bool = False
     trials: tuple[Trial, ...] = ()
+    upper: Directory | None = None
 
     def __post_init__(self) -> None:
         if not self.name or not self.sentence or bool(self.scenarios) == bool(self.trials):
