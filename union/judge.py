@@ -285,9 +285,7 @@ class Judge:
     def _absent(self, path: str, place: Place | None, seen: Observation) -> list[str]:
         if not seen.error:
             return [f"{path}: exists although it must not"]
-        if place is None and seen.error == errno.ENAMETOOLONG:
-            return []
-        if seen.error not in (errno.ENOENT, errno.ENOTDIR):
+        if seen.error not in (errno.ENOENT, errno.ENOTDIR) and seen.error != self.model.missing(path):
             return [f"{path}: {errno.errorcode.get(seen.error, seen.error)} although it is only absent"]
         if place is None or not self.layered:
             return []
