@@ -75,18 +75,21 @@ class Replay:
 
 @dataclass(frozen=True)
 class Row:
-    """What was found on one kernel: by scenarios, whose names are told, and by random tests; the first is replayed."""
+    """What was found on one kernel: by scenarios, whose names are told, and by random tests; the first is replayed.
+
+    None are the scenarios that did not run.
+    """
 
     bug: str
     clauses: str
-    scenarios: tuple[str, ...]
+    scenarios: tuple[str, ...] | None
     found: tuple[Finding, ...]
     replay: Replay | None = None
 
     def wrong(self) -> list[str]:
         """What the suite should have done better."""
         if self.bug == NONE:
-            return [f"{self.bug}: {what} fails without a bug" for what in (*self.scenarios, *self._tests())]
+            return [f"{self.bug}: {what} fails without a bug" for what in (*(self.scenarios or ()), *self._tests())]
         if not self.found:
             what = "no random test" if self.scenarios else "nothing"
             return [f"{self.bug}: caught by {what}"]
@@ -103,6 +106,7 @@ class Row:
     def cells(self) -> list[str]:
         """As in the table."""
         scenarios = f"{len(self.scenarios)}: {self.scenarios[0]}" if self.scenarios else "-"
+        scenarios = "not run" if self.scenarios is None else scenarios
         if not self.found:
             return [self.bug, self.clauses, scenarios, "-", "-", "-", "-"]
         first = self.found[0]
@@ -183,9 +187,11 @@ def replayed(example: str, kernel: Path, reference: Path) -> Replay:
     return Replay(first, second)
 
 
-def tried(bug: Bug | None, kernel: Path, reference: Path, seed: int, *, every: bool = False) -> Row:
+def tried(
+    bug: Bug | None, kernel: Path, reference: Path, seed: int, *, every: bool = False, random_only: bool = False
+) -> Row:
     """Run everything on `kernel`, which has the bug; without one it is the reference itself. Raises SetupError."""
-    failed = scenarios(kernel)
+    failed = None if random_only else scenarios(kernel)
     found = random_tests(kernel, seed, every=every)
     replay = replayed(found[0].example, kernel, reference) if found and found[0].example else None
     return Row(bug.name if bug else NONE, bug.clauses if bug else "-", failed, found, replay)
