@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,7 +133,7 @@ def table(rows: Sequence[Row]) -> str:
 
 def _run(words: Sequence[str], good: Sequence[int], environment: dict[str, str] | None = None) -> int:
     """Run a command to its end; its exit status. SetupError with the log's name for one that says nothing."""
-    log = new_log(f"sensitivity-{os.getpid()}")
+    log = new_log(f"sensitivity-{threading.get_native_id()}")
     try:
         with log.open("wb") as output:
             done = subprocess.run(

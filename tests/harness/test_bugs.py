@@ -135,6 +135,12 @@ def test_a_bug_that_is_caught_as_it_must_be() -> None:
     assert re.split("  +", second)[0] == NONE
 
 
+def test_scenarios_that_did_not_run_are_not_said_to_have_passed() -> None:
+    row = replace(CAUGHT, scenarios=None)
+    assert row.cells()[2] == "not run" and row.wrong() == []
+    assert replace(CAUGHT, scenarios=()).cells()[2] == "-"
+
+
 @pytest.mark.parametrize(
     ("row", "complaint"),
     [
