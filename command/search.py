@@ -31,6 +31,7 @@ from tests.scenario_kernel import Kernel, choose
 from tests.scopes import stages
 from tests.union_server import Here
 from union.errors import Unsupported
+from union.interruption import Interrupted
 from union.spelling import read, spelled
 from union.worlds import Batch, Wrong, batches
 
@@ -101,7 +102,9 @@ class Record:
         self.done.add(batch)
         for text, complaints in wrong:
             assert isinstance(complaints, list | tuple)
-            self.wrong.append(Wrong(read(str(text)) if text else None, tuple(complaints)))
+            example = read(str(text)) if text else None
+            assert not isinstance(example, Interrupted)
+            self.wrong.append(Wrong(example, tuple(complaints)))
 
 
 def everywhere(

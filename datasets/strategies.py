@@ -97,15 +97,14 @@ def _above(draw: st.DrawFn, tree: Directory, below: Node | None, top: bool = Tru
 
     No layer has a whiteout of nothing: an overlay makes none, and one that is in a layer all the same is listed.
     """
-    under: Mapping[str, Node] = below.entries if isinstance(below, Directory) else {}
+    opaque = not top and draw(st.integers(0, 4)) == 4
+    under: Mapping[str, Node] = below.entries if isinstance(below, Directory) and not opaque else {}
     entries: dict[str, Node] = {}
     for name, node in tree.entries.items():
         if isinstance(node, Directory):
             entries[name] = _above(draw, node, under.get(name), False)
         else:
             entries[name] = Whiteout() if name in under and draw(st.booleans()) else node
-    hides = any(isinstance(node, Whiteout) for node in entries.values())
-    opaque = not (top or hides) and draw(st.integers(0, 4)) == 4
     return Directory(entries, tree.mode, tree.uid, tree.gid, {**tree.xattrs, **({OPAQUE: b"y"} if opaque else {})})
 
 

@@ -21,11 +21,12 @@ from mount_union import Union, mount_union
 from report.events import Checked, Event, Evidence, OperationStarted, Outcome, ScenarioEnded
 from tests.kernel_facts import Facts, facts
 from tests.union.choice import by_name
-from union import worlds
+from union import interruption, worlds
 from union.arena import Arena
 from union.configuration import Configuration
 from union.errors import HarnessError, SetupError, Unsupported, UsageError
 from union.example import Example, Played, play
+from union.interruption import Interrupted
 from union.plan import NothingLeft, Share, Turn
 from union.runner import Runner, nothing
 from union.trial import run_trials
@@ -70,7 +71,7 @@ class Child:
         self._pid, self._pipe = _forked(work)
         self.alive = True
 
-    def ask(self, what: Key | Example | worlds.Batch | None) -> Any:
+    def ask(self, what: Key | Example | Interrupted | worlds.Batch | None) -> Any:
         """Send `what`; the answer of the process."""
         self._pipe.send(what)
         return self.answer()
@@ -148,7 +149,7 @@ class ExampleServer:
     def __init__(self) -> None:
         self._child: Child | None = None
 
-    def play(self, example: Example) -> Played:
+    def play(self, example: Example | Interrupted) -> Played:
         """Play one. Raises SetupError when that cannot be done, or the child died of it."""
         played: Played = self._living().ask(example)
         return played
@@ -197,7 +198,7 @@ class Here:
         """Run one trial."""
         return self._trials.run(group, number)
 
-    def play(self, example: Example) -> Played:
+    def play(self, example: Example | Interrupted) -> Played:
         """Play an example."""
         return self._examples.play(example)
 
@@ -289,8 +290,14 @@ def _serve_examples(pipe: Connection) -> None:
     with ExitStack() as stack:
         arena = Arena(stack)
         while True:
-            asked: Example | worlds.Batch = pipe.recv()
-            pipe.send(play(asked, arena) if isinstance(asked, Example) else worlds.play(asked, arena))
+            asked: Example | Interrupted | worlds.Batch = pipe.recv()
+            match asked:
+                case Example():
+                    pipe.send(play(asked, arena))
+                case Interrupted():
+                    pipe.send(interruption.play(asked, arena))
+                case worlds.Batch():
+                    pipe.send(worlds.play(asked, arena))
 
 
 def _serve(pipe: Connection, configuration: Configuration, share: Share) -> None:

@@ -54,7 +54,7 @@ class Example:
         if self.plain:
             return Configuration(kind="no")
         return Configuration(
-            lower_fs="xfs", xino=self.xino, detach=self.detaches, migrate="none", moment="before"
+            lower_fs="xfs", xino=self.xino, detach=self.detaches, migrate="none", moment="before", in_process=True
         )
 
     def group(self) -> Group:

@@ -19,11 +19,12 @@ from datasets import tree
 from union import operations
 from union.errors import UsageError
 from union.example import Example
+from union.interruption import Interrupted
 from union.names import Name
 
 _CLASSES: Final[dict[str, Callable[..., Any]]] = {
     kind.__name__: kind
-    for kind in (*vars(tree).values(), *vars(operations).values(), Example)
+    for kind in (*vars(tree).values(), *vars(operations).values(), Example, Interrupted)
     if isinstance(kind, type) and is_dataclass(kind)
 }
 _WIDTH: Final = 100
@@ -31,7 +32,7 @@ _NAMES: Final = ("path", "to")
 _LONG: Final = 64  # bytes of one value from which on it is said how many there are
 
 
-def spelled(example: Example) -> str:
+def spelled(example: Example | Interrupted) -> str:
     """The example as text, what is as usual left out."""
     return f"{_spelled(example, '')}\n"
 
@@ -86,14 +87,14 @@ def _unusual(value: Any) -> list[tuple[str, object]]:
     return found
 
 
-def read(text: str) -> Example:
+def read(text: str) -> Example | Interrupted:
     """The example of a text; UsageError if it is none."""
     try:
         example = _value(ast.parse(text.strip(), mode="eval").body)
     except (SyntaxError, TypeError, ValueError) as error:
         raise UsageError(f"no example: {error}") from error
-    if not isinstance(example, Example):
-        raise UsageError("no example: it begins with Example(")
+    if not isinstance(example, Example | Interrupted):
+        raise UsageError("no example: it begins with Example( or Interrupted(")
     return example
 
 

@@ -274,6 +274,8 @@ def mount_id(path: _StrPath | int) -> int:
 
 
 _FIFREEZE, _FITHAW = 0xC0045877, 0xC0045878
+_XFS_IOC_GOINGDOWN = 0x8004587D
+_NOLOGFLUSH = 2
 
 
 def freeze(path: _StrPath) -> None:
@@ -284,6 +286,15 @@ def freeze(path: _StrPath) -> None:
 def thaw(path: _StrPath) -> None:
     """Let writers of a frozen filesystem go on."""
     _ioctl(path, _FITHAW)
+
+
+def go_down(fd: int) -> None:
+    """XFS_IOC_GOINGDOWN on the open root `fd`, the log not written out: all that `xfs_io -x -c shutdown` does.
+
+    For filesystems that are shut down by the thousand: a program each would cost more than all the rest.
+    Raises OSError.
+    """
+    fcntl.ioctl(fd, _XFS_IOC_GOINGDOWN, struct.pack("=I", _NOLOGFLUSH))
 
 
 def _ioctl(path: _StrPath, request: int) -> None:

@@ -9,6 +9,7 @@ from tests.guest_unions import GuestLost, InGuest
 from tests.union_server import Here
 from union.errors import SetupError
 from union.example import Example, Played
+from union.interruption import Interrupted
 from union.worlds import Batch, Wrong
 
 
@@ -22,7 +23,7 @@ class Place:
         self._place: Here | InGuest | None = None
         self._ended = False
 
-    def play(self, example: Example) -> Played:
+    def play(self, example: Example | Interrupted) -> Played:
         """Play one. Raises SetupError when that cannot be done."""
         try:
             return self._living().play(example)
