@@ -69,7 +69,7 @@ class Machine(RuleBasedStateMachine):
         self._history = History(lowers, options=options, xino=self._history.xino)
         self._model = self._history.model()
 
-    @rule(data=st.data(), count=st.integers(1, 3))
+    @rule(data=st.data(), count=st.integers(1, 4))
     def operations(self, data: st.DataObject, count: int) -> None:
         for _ in range(count):
             if operation := data.draw(operations(self.model)):
@@ -86,6 +86,12 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data(), size=st.sampled_from((LARGE, SMALL)), unprivileged=st.booleans())
     def list_whole(self, data: st.DataObject, size: int, unprivileged: bool) -> None:
         self._take(ListDirectory(path=Name(self._directory(data)), size=size, unprivileged=unprivileged))
+
+    @rule(data=st.data())
+    def list_each(self, data: st.DataObject) -> None:
+        """All directories once, in any order: whichever it is, in the end nothing needs the lower (D5)."""
+        for path in data.draw(st.permutations(self._directories())):
+            self._take(ListDirectory(path=Name(path)))
 
     @rule(data=st.data(), entries=st.integers(0, FEW), kind=st.sampled_from((ListStart, ListRest)))
     def list_part(self, data: st.DataObject, entries: int, kind: type[ListStart | ListRest]) -> None:
@@ -126,7 +132,10 @@ class Machine(RuleBasedStateMachine):
             self._play(History(history.lowers, tuple(self._steps), history.options, history.xino))
 
     def _directory(self, data: st.DataObject) -> str:
-        return data.draw(st.sampled_from([path for path, one in self.model.walk() if isinstance(one, DirectoryInode)]))
+        return data.draw(st.sampled_from(self._directories()))
+
+    def _directories(self) -> list[str]:
+        return [path for path, one in self.model.walk() if isinstance(one, DirectoryInode)]
 
     def _take(self, step: Step) -> None:
         foresee(self.model, step)
