@@ -124,10 +124,8 @@ class _Player:
 
     def _special(self, step: Special) -> Collection[DirectoryInode]:
         match step:
-            case ListStart() | ListRest():
-                return self._list_part(step)
-            case ListAround():
-                return self._list_around(step)
+            case ListStart() | ListRest() | ListAround():
+                return self._list(step)
             case ListAll():
                 self._list_all()
             case Migrate():
@@ -175,18 +173,22 @@ class _Player:
 
     # parts of a listing
 
-    def _directory(self, path: str) -> DirectoryInode | None:
-        """What is to be listed, unless it is not there: a kernel may have refused to move it to where it should be."""
-        place = self._model.find(path)
+    def _list(self, step: ListStart | ListRest | ListAround) -> Collection[DirectoryInode]:
+        """The directories that may have turned opaque by it."""
+        place = self._model.find(step.path)
         if place is None or not isinstance(place.inode, DirectoryInode):
-            self._heard.steps[-1] = f"- no listing: {path} is no directory"
-            return None
-        return place.inode
-
-    def _list_part(self, step: ListStart | ListRest) -> Collection[DirectoryInode]:
-        directory = self._directory(step.path)
-        if directory is None:
+            # A kernel may have refused to move it to where it should be.
+            self._heard.steps[-1] = f"- no listing: {step.path} is no directory"
             return ()
+        try:
+            if isinstance(step, ListAround):
+                return self._list_around(step, place.inode)
+            self._list_part(step, place.inode)
+        except OSError as error:
+            self._tell("D9", str(step), [errno.errorcode.get(error.errno or 0, str(error))])
+        return (place.inode,)
+
+    def _list_part(self, step: ListStart | ListRest, directory: DirectoryInode) -> None:
         with self._opened(step.path) as fd, self._opened(step.path) as other:
             entries = _some(fd, step.entries)
             if isinstance(step, ListRest) and entries:
@@ -194,26 +196,21 @@ class _Player:
             if isinstance(step, ListRest):
                 entries += _rest(other)
                 self._tell("D8", "in two parts", _differences(step.path, entries, directory.entries))
-        return (directory,)
 
-    def _list_around(self, step: ListAround) -> Collection[DirectoryInode]:
-        directory = self._directory(step.path)
-        if directory is None:
-            return ()
+    def _list_around(self, step: ListAround, directory: DirectoryInode) -> Collection[DirectoryInode]:
         before = dict(directory.entries)
         with self._opened(step.path) as fd:
             entries = _some(fd, step.entries)
             self._tell("D4, D5", "only what needs no lower is opaque", self._marks((directory,)))
             may = self._operate(step.meanwhile)
-            if directory not in directories(self._model.root):
+            if self._heard.complaints or directory not in directories(self._model.root):
                 return may
             entries += _rest(fd)
         after = directory.entries
         moved = {os.path.basename(name) for name in step.meanwhile.names()} | (before.keys() ^ after.keys())
         sure = {name: inode for name, inode in after.items() if name not in moved}
         seen = [entry for entry in entries if entry.name not in moved]
-        if not self._heard.complaints:
-            self._tell("D6, D8", "while names change", _differences(step.path, seen, sure))
+        self._tell("D6, D8", "while names change", _differences(step.path, seen, sure))
         return (*may, directory)
 
     @contextmanager
