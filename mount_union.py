@@ -9,9 +9,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets.layers import merged
+from datasets import layers as layering
 from datasets.reference import SAMPLE, SAMPLE_NAME
-from datasets.tree import Directory
 from report.events import Checked, Evidence, Listener
 from union import overlay as overlays
 from union.configuration import Configuration
@@ -73,13 +72,12 @@ def mount_union(
         log = stack.enter_context(KernelLog())
         foundation = lay(stack, configuration, mountpoint)
         share = share.able(foundation.lower.root, foundation.uppers(), tell, configuration.lower_fs)
-        trees = share.trees()
-        layers = foundation.fill(trees)
+        layers = foundation.fill(share.trees(), share.upper())
         if configuration.nested:
             layers = overlays.nest(stack, layers, settings.nested_options)
         overlay = kind_of(configuration)(layers, settings.options, configuration.fuse or overlays.SOURCE)
         _mount(stack, overlay, share, tell)
-        judge = _judge(configuration, settings, overlay, trees)
+        judge = _judge(configuration, settings, overlay, share)
         cycler = Cycler(stack, configuration, overlay, judge, lambda union: _devices(configuration, settings, union))
         tell(Evidence("kernel", f"{os.uname().release} ({os.uname().machine})"))
         tell(Evidence("layers", layers.describe()))
@@ -102,12 +100,14 @@ def _mount(stack: ExitStack, overlay: Overlay, share: Share, tell: Listener) -> 
 
 
 def _judge(
-    configuration: Configuration, settings: Effective, overlay: Overlay, trees: list[Directory]
+    configuration: Configuration, settings: Effective, overlay: Overlay, share: Share
 ) -> Judge:
     """The model of what was just mounted, and the one who compares."""
+    trees, populated = share.trees(), share.upper()
     upper = {} if configuration.plain else {SAMPLE_NAME: SAMPLE}
     model = Model(
-        merged(trees),
+        layering.populated(populated, trees) if populated else layering.merged(trees),
+        populated=populated,
         upper=upper,
         redirects=settings.redirects,
         indexed=settings.index or configuration.plain,  # a plain tree keeps its hard links

@@ -82,6 +82,10 @@ def _dispatch(options: Options) -> int:
         from command import play
 
         return play.run(options, options.example)
+    if options.search:
+        from command import search
+
+        return search.run(options, options.search)
     if options.action == "matrix":
         from command import matrix
 

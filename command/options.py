@@ -29,6 +29,8 @@ Show whether a Linux overlay can safely lose its lower layer.
   ./run --matrix [PATTERN...]    all sensible configurations, and a table of what they gave
   ./run --controls               runs that must fail; an error if one of them passes
   ./run --play FILE              an example that a random test has found and written down
+  ./run --search[=LENGTH]        all sequences of two operations, or LENGTH, in small worlds; goes on where it
+                                 was interrupted
   ./run --list                   the groups and scenarios
   ./run --pytest [ARGS...]       the project's own tests
   ./run --OPERATION PATH ...     one operation on a path of yours: --open-file, --chmod, --link, --mkdir,
@@ -48,7 +50,9 @@ Exit: 0 passed, 1 failed (a kernel that panics, too), 2 usage, 3 our own error (
 too), 4 nothing could run here.
 """
 
-ACTIONS = ("matrix", "controls", "list", "set_up", "clean_up", "play")
+ACTIONS = ("matrix", "controls", "list", "set_up", "clean_up", "play", "search")
+BARE = {"--ov": "=", "--ovov": "=", "--search": "=2"}
+"""What is understood behind options that may have a value of their own."""
 TIME_LIMIT = 900
 LAYOUTS = ("samefs", "squashfs", "erofs")
 
@@ -59,6 +63,8 @@ class Options:
 
     action: str  # run, or one of ACTIONS
     example: Path | None  # what to play
+    search: int  # operations of each sequence to search
+    jobs: int  # guests at a time
     configuration: Configuration
     choice: Choice
     kernel: str
@@ -117,6 +123,8 @@ def _add_kinds(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--matrix", action="store_true", help="run all sensible configurations, or those named")
     what.add_argument("--controls", action="store_true", help="run the negative controls of the detach run")
     what.add_argument("--play", type=Path, metavar="FILE", help="play an example that a random test has found")
+    what.add_argument("--search", nargs="?", metavar="=LENGTH", help="play all sequences of LENGTH "
+                      "operations (default 2) in small worlds; what is done is kept if it is interrupted")
     what.add_argument("--list", action="store_true", help="print the groups and scenarios, run nothing")
     what.add_argument("-s", "--set-up", action="store_true", help="build and mount, run nothing, leave it mounted")
     what.add_argument("-c", "--clean-up", action="store_true", help="unmount what -s or unionmount-testsuite left")
@@ -180,6 +188,8 @@ def _add_kernel(parser: argparse.ArgumentParser) -> None:
     )
     kernel.add_argument("--cpus", type=int, default=1, metavar="N", help="of the guest, if its kernel can: default "
                         "1, as a run does one thing after the other and two CPUs wait for each other")
+    kernel.add_argument("--jobs", type=int, default=0, metavar="N", help="guests at a time, for --search: default one "
+                        "for each CPU")
     kernel.add_argument("--time-limit", type=int, default=TIME_LIMIT, metavar="SECONDS", help="end a guest that has "
                         f"not done its run by then: an error; default {TIME_LIMIT}, a detach run takes a minute")
     kernel.add_argument("--kernel-source", type=Path, metavar="DIR|TARBALL", help="build from this source")
@@ -188,7 +198,7 @@ def _add_kernel(parser: argparse.ArgumentParser) -> None:
 def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> Options:
     """Options of the command line; raises UsageError. `--help` prints and exits 0."""
     # A word behind --ov is a group, never its N.
-    args = _parser().parse_intermixed_args([f"{word}=" if word in ("--ov", "--ovov") else word for word in argv])
+    args = _parser().parse_intermixed_args([f"{word}{BARE.get(word, '')}" for word in argv])
     action = _action(args)
     if args.kernel_source is not None and args.kernel not in _built():
         raise UsageError(f"--kernel-source has no use with --kernel={args.kernel}")
@@ -201,6 +211,8 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> O
     return Options(
         action=action,
         example=args.play,
+        search=_length(args),
+        jobs=_jobs(args, action),
         configuration=_configuration(args, where),
         choice=choice,
         kernel=args.kernel,
@@ -222,6 +234,20 @@ def _results(args: argparse.Namespace, action: str) -> Path | None:
     if directory is not None and action != "run":
         raise UsageError(f"--results goes with a run, not with --{action.replace('_', '-')}")
     return directory
+
+
+def _length(args: argparse.Namespace) -> int:
+    if args.search is None:
+        return 0
+    if args.search not in ("1", "2", "3"):
+        raise UsageError(f"--search={args.search}: LENGTH is 1, 2 or 3")
+    return int(args.search)
+
+
+def _jobs(args: argparse.Namespace, action: str) -> int:
+    if args.jobs < 0 or (args.jobs and action != "search"):
+        raise UsageError("--jobs goes with --search alone and takes a number from 1 on")
+    return args.jobs or len(os.sched_getaffinity(0))
 
 
 def _time_limit(args: argparse.Namespace) -> int:
@@ -265,11 +291,11 @@ def _action(args: argparse.Namespace) -> str:
     action = chosen[0] if chosen else "run"
     if action == "set_up" and not kinds:
         raise UsageError("--set-up needs to know what: add --no, --ov or --ovov")
-    if action in ("matrix", "controls", "list", "play") and kinds:
+    if action in ("matrix", "controls", "list", "play", "search") and kinds:
         raise UsageError(f"--{action} takes no type")
     if action == "controls" and (args.xino or args.xdev or args.groups):
         raise UsageError("--controls chooses its own runs; it takes no type, flag or group")
-    if action in ("list", "set_up", "play") and args.groups:
+    if action in ("list", "set_up", "play", "search") and args.groups:
         raise UsageError(f"--{action.replace('_', '-')} takes no group")
     return action
 

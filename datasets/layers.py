@@ -32,7 +32,19 @@ def merged(lowers: Sequence[Directory]) -> Directory:
     Private xattrs are gone, escaped ones are shown as the union shows them. Raises ValueError for a hard
     link whose other name the union does not show at the same place: such a tree has no description.
     """
-    root = _Merger(lowers).directory(list(enumerate(lowers)))
+    return _described(_Merger(lowers).directory(list(enumerate(lowers))))
+
+
+def populated(upper: Directory, lowers: Sequence[Directory]) -> Directory:
+    """The same of a union whose upper layer holds something already: its directories know what is `below` them.
+
+    Raises ValueError likewise.
+    """
+    layers = (upper, *lowers)
+    return _described(_Merger(layers, above=True).directory(list(enumerate(layers))))
+
+
+def _described(root: Directory) -> Directory:
     nodes = dict(walk(root))
     for path, node in nodes.items():
         if isinstance(node, HardLink) and isinstance(
@@ -69,8 +81,10 @@ def shown_xattrs(xattrs: Mapping[str, bytes]) -> dict[str, bytes]:
 
 
 class _Merger:
-    def __init__(self, lowers: Sequence[Directory]) -> None:
+    def __init__(self, lowers: Sequence[Directory], *, above: bool = False) -> None:
+        """`above`: the topmost layer is an upper one."""
         self.lowers = lowers
+        self.above = above
 
     def directory(self, parts: Sequence[Part]) -> Directory:
         """The merge of some directories, the topmost first: it has the attributes of that one."""
@@ -79,8 +93,9 @@ class _Merger:
             node = self._name(name, parts)
             if node is not None:
                 entries[name] = node
-        top = parts[0][1]
-        return replace(top, entries=entries, xattrs=shown_xattrs(top.xattrs), parts=len(parts))
+        layer, top = parts[0]
+        below = self.directory(parts[1:]) if self.above and layer == 0 and len(parts) > 1 else None
+        return replace(top, entries=entries, xattrs=shown_xattrs(top.xattrs), parts=len(parts), below=below)
 
     def _name(self, name: str, parts: Sequence[Part]) -> Node | None:
         """What the merge of `parts` shows under `name`; None if nothing."""
@@ -98,7 +113,7 @@ class _Merger:
                     break
             elif isinstance(node, File) and METACOPY in node.xattrs and not found:
                 hollow = hollow or node
-            elif found or _is_whiteout(node):
+            elif found or is_whiteout(node):
                 break
             else:
                 return _shown(node, hollow)
@@ -127,7 +142,8 @@ class _Merger:
         return node
 
 
-def _is_whiteout(node: Node) -> bool:
+def is_whiteout(node: Node) -> bool:
+    """Whether a layer's object hides the name in all layers below."""
     if isinstance(node, File) and not node.content:
         return WHITEOUT in node.xattrs
     return isinstance(node, Whiteout)

@@ -87,7 +87,8 @@ class Whiteout:
 class Directory:
     """A directory: its entries by name (no slashes), permission bits and numeric owner.
 
-    `parts` is how many directories of several layers it stands for, see `datasets.layers`.
+    `parts` is how many directories of several layers it stands for, `below` what it shows without the topmost of
+    them, if that is known, see `datasets.layers`.
     """
 
     entries: Mapping[str, Node] = field(default_factory=dict)
@@ -98,6 +99,7 @@ class Directory:
     mtime: int | None = None
     flags: int = 0
     parts: int = field(default=1, compare=False)
+    below: Directory | None = field(default=None, compare=False)
 
 
 Object = File | Symlink | Special | Directory

@@ -57,25 +57,27 @@ class Arena:
 
 
 class _Pitch(Foundation):
-    """The part of an arena that one union gets: a directory on the lower filesystem, a tmpfs for the upper layers."""
+    """The part of an arena that one union gets: a directory on the lower filesystem, and one for the upper layers."""
 
     def __init__(self, stack: ExitStack, configuration: Configuration, arena: Arena) -> None:
         self._stack = stack
         self._configuration = configuration
         self._arena = arena
-        self._at = arena.lower.root / "now"
-        stack.callback(arena.recover, self._at)
-        self._at.mkdir()
         above = arena.scratch / "upper"
         above.mkdir(exist_ok=True)
+        if not configuration.plain:
+            stack.callback(arena.recover, arena.lower.root / "now")
         self.upper = filesystems.make(stack, configuration.upper_fs, above, arena.scratch, UPPER_NAME)
-        self.lower = arena.lower
+        # Without a union there is no lower; XFS has an errno of its own for a rename onto a directory with entries.
+        self.lower = self.upper if configuration.plain else arena.lower
+        self._at = self.lower.root / "now"
+        self._at.mkdir()
 
     def uppers(self) -> tuple[Path, ...]:
         """See `Foundation.uppers`."""
         return (self.upper.root,)
 
-    def fill(self, trees: Sequence[Directory]) -> LayerStack:
+    def fill(self, trees: Sequence[Directory], upper: Directory | None = None) -> LayerStack:
         """See `Foundation.fill`."""
         try:
             write(Directory({str(n): tree for n, tree in enumerate(trees)}), self._at)
@@ -91,6 +93,6 @@ class _Pitch(Foundation):
                 mountpoint=arena.mountpoint,
                 scratch=arena.scratch,
             )
-            return make_upper(self._stack, made, 0, replace(self._configuration, rotations=None))
+            return make_upper(self._stack, made, 0, replace(self._configuration, rotations=None), upper)
         except OSError as error:
             raise SetupError(f"cannot build the layers: {error}") from error

@@ -27,27 +27,32 @@ TOP: Final = "t"
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """`lowers` are the trees of the lower layers, the topmost first; `before` and `after` say when operations run.
+    """`lowers` are the trees of the lower layers, the topmost first, `upper` what the upper layer has already.
 
-    Without `fence`, or with another `xino`, there is no detach: the operations `before` are all. `options` are further
-    mount options.
+    `before` and `after` the detach operations run. Without `fence`, or with another `xino`, there is none: the
+    operations `before` are all. `options` are further mount options. What is `plain` is no union: its only layer itself
+    is what is looked at.
     """
 
     lowers: tuple[Directory, ...]
     before: tuple[Operation, ...] = ()
     after: tuple[Operation, ...] = ()
+    upper: Directory | None = None
     migrate: MigrateWay = "dfs"
     options: tuple[Option, ...] = ()
     xino: Xino = "nofollow"
     fence: bool = True
+    plain: bool = False
 
     @property
     def detaches(self) -> bool:
         """Whether there is an "after": the lower is fenced, migrated or, as a control, not."""
-        return self.fence and self.xino == "nofollow"
+        return self.fence and self.xino == "nofollow" and not self.plain
 
     def configuration(self) -> Configuration:
         """The union that it is played on, as it is before the detach."""
+        if self.plain:
+            return Configuration(kind="no")
         return Configuration(
             lower_fs="xfs", xino=self.xino, detach=self.detaches, migrate="none", moment="before"
         )
@@ -55,7 +60,7 @@ class Example:
     def group(self) -> Group:
         """The same as a group of two scenarios, each of which may be left out if it has no operations."""
         moments = (Scenario("before", lambda _: self.before), Scenario("after", lambda _: self.after))
-        return Group(TOP, "An example.", moments, lowers=self.lowers, options=self.options)
+        return Group(TOP, "An example.", moments, lowers=self.lowers, upper=self.upper, options=self.options)
 
 
 @dataclass(frozen=True, slots=True)

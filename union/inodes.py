@@ -173,6 +173,20 @@ def grow(node: tree.Directory) -> DirectoryInode:
     return _Grower().directory("", node)
 
 
+def settle(directory: DirectoryInode, node: tree.Directory, upper: tree.Directory) -> None:
+    """The directory grown from `node` is in the upper layer, and so is what `upper`, its part there, holds of it."""
+    directory.in_upper, directory.lower = True, node.below
+    for name, child in directory.entries.items():
+        above, below = upper.entries.get(name), node.entries[name]
+        if above is None:
+            continue
+        if isinstance(child, DirectoryInode):
+            assert isinstance(above, tree.Directory) and isinstance(below, tree.Directory)
+            settle(child, below, above)
+        else:
+            child.in_upper = True
+
+
 class _Grower:
     def __init__(self) -> None:
         self.by_path: dict[str, Inode] = {}

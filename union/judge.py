@@ -31,7 +31,6 @@ from union.inodes import (
 from union.model import Model
 from union.namecalls import KEPT_FLAGS
 from union.operations import ANYTHING, Link, Operation, Result, TwoNames
-from union.rules.common import Refusal
 from union.syscalls import Dirent
 from union.witness import OVERLAY_XATTRS, Observation, UpperState, Witness
 
@@ -286,9 +285,7 @@ class Judge:
     def _absent(self, path: str, place: Place | None, seen: Observation) -> list[str]:
         if not seen.error:
             return [f"{path}: exists although it must not"]
-        if place is None and seen.error == self._refusal(path):
-            return []
-        if seen.error not in (errno.ENOENT, errno.ENOTDIR):
+        if seen.error not in (errno.ENOENT, errno.ENOTDIR) and seen.error != self.model.missing(path):
             return [f"{path}: {errno.errorcode.get(seen.error, seen.error)} although it is only absent"]
         if place is None or not self.layered:
             return []
@@ -298,14 +295,6 @@ class Judge:
         if needs_whiteout(place) and not upper.whiteout and not self._turned_opaque(path):
             return [f"{path}: no whiteout in the upper layer although a lower layer has the name"]
         return []
-
-    def _refusal(self, path: str) -> int:
-        """What looking for the name must fail with if it is not even in a directory, as in a loop of symlinks."""
-        try:
-            self.model.walk_to(path, 0, follow=False)
-        except Refusal as refusal:
-            return refusal.number
-        return 0
 
     def _status(self, path: str, inode: Inode, seen: Observation) -> Iterator[str]:
         status = seen.status

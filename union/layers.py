@@ -140,11 +140,11 @@ class Foundation:
         at.mkdir(exist_ok=True)
         return (self.upper.root, filesystems.tmpfs(self._stack, at, UPPER_NAME).root)
 
-    def fill(self, trees: Sequence[Directory]) -> LayerStack:
+    def fill(self, trees: Sequence[Directory], upper: Directory | None = None) -> LayerStack:
         """Write `trees`, one per lower layer and the topmost first, and make the first upper layer.
 
         The lower filesystem is read-only from then on if it is ours alone. The upper layer gets the sample file
-        of the classical suite. Raises SetupError.
+        of the classical suite, and all that `upper` has. Raises SetupError.
         """
         roots = self._roots
         try:
@@ -161,7 +161,7 @@ class Foundation:
                 mountpoint=roots.mountpoint,
                 scratch=roots.scratch,
             )
-            return make_upper(self._stack, made, 0, self._configuration)
+            return make_upper(self._stack, made, 0, self._configuration, upper)
         except OSError as error:
             raise SetupError(f"cannot build the layers: {error}") from error
 
@@ -193,8 +193,14 @@ def build_layers(
     return Foundation(stack, configuration, mountpoint).fill(trees)
 
 
-def make_upper(stack: ExitStack, layers: LayerStack, number: int, configuration: Configuration) -> LayerStack:
-    """The same stack with upper layer `number` on it, new and with its sample file.
+def make_upper(
+    stack: ExitStack,
+    layers: LayerStack,
+    number: int,
+    configuration: Configuration,
+    content: Directory | None = None,
+) -> LayerStack:
+    """The same stack with upper layer `number` on it, new, with its sample file and all that `content` has.
 
     The first `maxfs` upper layers get a tmpfs each. In a detach run the layers that will be rotated away get
     a filesystem that can be fenced. Raises OSError or SetupError.
@@ -206,7 +212,8 @@ def make_upper(stack: ExitStack, layers: LayerStack, number: int, configuration:
         upper = filesystems.tmpfs(stack, at, f"{number}_layer")
     elif configuration.detach and number < (configuration.rotations or 0):
         upper = filesystems.make(stack, configuration.lower_fs, at, layers.scratch, f"{number}_layer")
-    write(Directory({"u": Directory({SAMPLE_NAME: SAMPLE}), "w": Directory()}), at)
+    more = content.entries if content else {}
+    write(Directory({"u": Directory({SAMPLE_NAME: SAMPLE, **more}), "w": Directory()}), at)
     return replace(layers, upper=upper, upperdir=at / "u", workdir=at / "w", number=number)
 
 

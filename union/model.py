@@ -25,6 +25,7 @@ from union.inodes import (
     drop_privileges,
     grow,
     grow_file,
+    settle,
     sink,
 )
 from union.operations import Operation, Result
@@ -43,6 +44,7 @@ class Model:
         self,
         lower: tree.Directory,
         *,
+        populated: tree.Directory | None = None,
         upper: Mapping[str, tree.File] | None = None,
         redirects: bool = True,
         indexed: bool = False,
@@ -51,11 +53,14 @@ class Model:
     ) -> None:
         """Start from the lower tree and the files that the root of every new upper layer holds already.
 
+        If the upper layer has more, that is `populated`, and `lower` is what `datasets.layers.populated` says.
         `redirects` says whether directory renames are enabled, `indexed` whether hard-link groups of the
         lower survive copy-up, `index_all` whether every object that is copied up has an index entry,
         `renumbers` whether an object may become another one to its users when it is copied up (D2).
         """
         root = grow(lower)
+        if populated:
+            settle(root, lower, populated)
         self.root = root
         self.redirects = redirects
         self.indexed = indexed
@@ -74,6 +79,13 @@ class Model:
             return self.walk_to(path.rstrip("/"), 0, follow=False)
         except Refusal:
             return None
+
+    def missing(self, path: str) -> int:
+        """The errno that lstat(`path`) must fail with; 0 if there is something."""
+        try:
+            return 0 if self.walk_to(path.rstrip("/"), 0, follow=False).inode else errno.ENOENT
+        except Refusal as refusal:
+            return refusal.number
 
     def target(self, path: str) -> str | None:
         """The path one step further if `path` is a symlink, relative to the root; None if it leads out of it."""

@@ -64,6 +64,12 @@ class Share:
         layers = max(len(trees) for _, trees in per_turn)
         return [Directory({top: trees[layer] for top, trees in per_turn}) for layer in range(layers)]
 
+    def upper(self) -> Directory | None:
+        """What its upper layer holds at the beginning but for the sample file; None if nothing."""
+        tops = {turn.top: turn.group.upper for turn in self.turns}
+        entries = {top: tree for top, tree in tops.items() if tree is not None}
+        return Directory(entries) if entries else None
+
     def able(self, lower: Path, uppers: Sequence[Path], tell: Listener, lower_fs: str = "") -> Share:
         """The share without the groups whose needs the empty filesystems do not meet: those are skipped.
 

@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from pathlib import Path
 
 from datasets.layers import relocated
@@ -77,7 +78,12 @@ class Trial:
 
 def _origin(function: Callable[..., object], line: int = 0, file: str = "") -> str:
     code = inspect.unwrap(function).__code__
-    return f"{Path(file or code.co_filename).name}:{line or code.co_firstlineno}"
+    return _located(file or code.co_filename, line or code.co_firstlineno)
+
+
+@cache  # told of each scenario, and a search has them by the ten thousand
+def _located(file: str, line: int) -> str:
+    return f"{Path(file).name}:{line}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +91,10 @@ class Group:
     """Scenarios under one name, run in order in one top directory of the union; or trials, each on its own.
 
     `lowers` is what that directory holds in each lower layer, the topmost layer first; empty for the
-    numbered sets of the reference dataset. `options` are mount options that its union needs, `needs` what
-    else must be there. A lower that cannot be migrated as a whole has `detaches` False. What only a single
-    overlay on these very layers does is `overlay_alone`: a plain filesystem does otherwise, and a nested overlay
-    or another implementation may.
+    numbered sets of the reference dataset. `upper` is what it holds in the upper layer already. `options` are mount
+    options that its union needs, `needs` what else must be there. A lower that cannot be migrated as a whole has
+    `detaches` False. What only a single overlay on these very layers does is `overlay_alone`: a plain filesystem does
+    otherwise, and a nested overlay or another implementation may.
     """
 
     name: str
@@ -102,6 +108,7 @@ class Group:
     detaches: bool = True
     overlay_alone: bool = False
     trials: tuple[Trial, ...] = ()
+    upper: Directory | None = None
 
     def __post_init__(self) -> None:
         if not self.name or not self.sentence or bool(self.scenarios) == bool(self.trials):

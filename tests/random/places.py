@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from tests.guest_unions import GuestLost, InGuest
 from tests.union_server import Here
+from union.errors import SetupError
 from union.example import Example, Played
 from union.history import History
 from union.worlds import Batch, Wrong
@@ -20,6 +21,7 @@ class Place:
     def __init__(self, start: Callable[[], Here | InGuest]) -> None:
         self._start = start
         self._place: Here | InGuest | None = None
+        self._ended = False
 
     def play(self, example: Example | History) -> Played:
         """Play one. Raises SetupError when that cannot be done."""
@@ -37,12 +39,15 @@ class Place:
             self.close()
             return [Wrong(None, (f"the guest was lost: {lost}",))]
 
-    def close(self) -> None:
-        """End it; it begins anew when it is used again."""
+    def close(self, *, for_good: bool = False) -> None:
+        """End it. It begins anew when it is used again, unless that is `for_good`."""
+        self._ended = self._ended or for_good
         place, self._place = self._place, None
         if place:
             place.close()
 
     def _living(self) -> Here | InGuest:
+        if self._ended:
+            raise SetupError("a place for examples was closed while it was needed")
         self._place = self._place or self._start()
         return self._place

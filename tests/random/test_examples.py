@@ -9,19 +9,17 @@ import shutil
 import signal
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import example, given
-from hypothesis import strategies as st
 
 from datasets.strategies import stacks, trees
 from datasets.tree import Directory, File, HardLink
 from kernel.build import build
 from kernel.progress import Silent
 from tests.guest_unions import InGuest
-from tests.random.operations import examples, model_of, sequences
+from tests.random.operations import examples, mixed, plain, played
 from tests.random.places import Place
 from tests.random.reproducer import reproducer
 from tests.union_server import Here
@@ -58,12 +56,21 @@ def test_operations_before_and_after_the_detach_are_as_the_model_says(place: Pla
     held(place, one)
 
 
-@given(data=st.data(), layers=stacks())
-def test_operations_without_a_detach_are_as_the_model_says(
-    place: Place, data: st.DataObject, layers: tuple[Directory, ...]
-) -> None:
-    bare = Example(layers, xino="on")
-    held(place, replace(bare, before=tuple(data.draw(sequences(model_of(bare), 10)))))
+@given(one=stacks().flatmap(lambda lowers: played(Example(lowers, xino="on"), 10)))
+def test_operations_without_a_detach_are_as_the_model_says(place: Place, one: Example) -> None:
+    held(place, one)
+
+
+@given(one=mixed())
+def test_a_mix_of_options_is_detached_and_nothing_is_lost(place: Place, one: Example) -> None:
+    """D6, D18, D19: also above an upper layer that has whiteouts, opaque and moved directories, metadata alone."""
+    held(place, one)
+
+
+@given(one=plain())
+def test_operations_on_a_plain_filesystem_are_as_the_model_says(place: Place, one: Example) -> None:
+    """D10: what the model says of a detached union is what a filesystem does by itself."""
+    held(place, one)
 
 
 # What must not hold.
