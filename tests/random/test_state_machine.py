@@ -70,7 +70,10 @@ def test_what_is_drawn_is_written_and_read_back() -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting on the running kernel needs root")
 @pytest.mark.parametrize(
     ("kind", "complaint"),
-    [(Unlink, "exists although it must not"), (MakeDirectory, "ENOENT although|success instead of EEXIST")],
+    [
+        (Unlink, "exists although it must not|success instead of E"),
+        (MakeDirectory, "ENOENT although|success instead of E"),
+    ],
 )
 def test_a_kernel_that_forgets_an_operation_is_found_out(
     monkeypatch: pytest.MonkeyPatch, kind: type[Operation], complaint: str
