@@ -147,6 +147,8 @@ class _Player:
                 list_whole(self._model, inode)
 
     def _remount(self, rotates: bool) -> None:
+        # The judge must have seen what was in upper, which may get another number by a rotation.
+        self._tell("D2", "before it is mounted again", self._judge.tree(look=Look.GLANCE))
         try:
             self._union.cycler.remount(rotating=rotates)
         except MountRefused as refused:
