@@ -31,7 +31,7 @@ from tests.scenario_kernel import Kernel, choose
 from tests.scopes import stages
 from tests.union_server import Here
 from union.errors import Unsupported
-from union.interruption import Interrupted
+from union.example import Example
 from union.spelling import read, spelled
 from union.worlds import Batch, Wrong, batches
 
@@ -103,7 +103,7 @@ class Record:
         for text, complaints in wrong:
             assert isinstance(complaints, list | tuple)
             example = read(str(text)) if text else None
-            assert not isinstance(example, Interrupted)
+            assert example is None or isinstance(example, Example)
             self.wrong.append(Wrong(example, tuple(complaints)))
 
 

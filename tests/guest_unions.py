@@ -21,8 +21,8 @@ from tests.kernel_facts import Facts
 from tests.union_server import Built, Ended, Here
 from union.configuration import Configuration
 from union.errors import SetupError
-from union.example import Example, Played
-from union.interruption import Interrupted
+from union.example import Played
+from union.playable import Playable
 from union.worlds import Batch, Wrong
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -69,7 +69,7 @@ class InGuest:
         """See `Here.trial`."""
         return Ended(*self._ask("trial", group, number))
 
-    def play(self, example: Example | Interrupted) -> Played:
+    def play(self, example: Playable) -> Played:
         """See `Here.play`."""
         played: Played = self._ask("play", example)
         return played

@@ -21,13 +21,13 @@ from mount_union import Union, mount_union
 from report.events import Checked, Event, Evidence, OperationStarted, Outcome, ScenarioEnded
 from tests.kernel_facts import Facts, facts
 from tests.union.choice import by_name
-from union import interruption, worlds
+from union import playable, worlds
 from union.arena import Arena
 from union.configuration import Configuration
 from union.errors import HarnessError, SetupError, Unsupported, UsageError
-from union.example import Example, Played, play
-from union.interruption import Interrupted
+from union.example import Played
 from union.plan import NothingLeft, Share, Turn
+from union.playable import Playable
 from union.runner import Runner, nothing
 from union.trial import run_trials
 from union.workspace import enter_private_namespace
@@ -71,7 +71,7 @@ class Child:
         self._pid, self._pipe = _forked(work)
         self.alive = True
 
-    def ask(self, what: Key | Example | Interrupted | worlds.Batch | None) -> Any:
+    def ask(self, what: Key | Playable | worlds.Batch | None) -> Any:
         """Send `what`; the answer of the process."""
         self._pipe.send(what)
         return self.answer()
@@ -149,7 +149,7 @@ class ExampleServer:
     def __init__(self) -> None:
         self._child: Child | None = None
 
-    def play(self, example: Example | Interrupted) -> Played:
+    def play(self, example: Playable) -> Played:
         """Play one. Raises SetupError when that cannot be done, or the child died of it."""
         played: Played = self._living().ask(example)
         return played
@@ -198,8 +198,8 @@ class Here:
         """Run one trial."""
         return self._trials.run(group, number)
 
-    def play(self, example: Example | Interrupted) -> Played:
-        """Play an example."""
+    def play(self, example: Playable) -> Played:
+        """Play an example or a history."""
         return self._examples.play(example)
 
     def search(self, batch: worlds.Batch) -> list[worlds.Wrong]:
@@ -290,14 +290,11 @@ def _serve_examples(pipe: Connection) -> None:
     with ExitStack() as stack:
         arena = Arena(stack)
         while True:
-            asked: Example | Interrupted | worlds.Batch = pipe.recv()
-            match asked:
-                case Example():
-                    pipe.send(play(asked, arena))
-                case Interrupted():
-                    pipe.send(interruption.play(asked, arena))
-                case worlds.Batch():
-                    pipe.send(worlds.play(asked, arena))
+            asked: Playable | worlds.Batch = pipe.recv()
+            if isinstance(asked, worlds.Batch):
+                pipe.send(worlds.play(asked, arena))
+            else:
+                pipe.send(playable.play(asked, arena))
 
 
 def _serve(pipe: Connection, configuration: Configuration, share: Share) -> None:

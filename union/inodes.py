@@ -101,9 +101,12 @@ SPECIAL: Final[dict[int, type[SpecialInode]]] = {
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class DirectoryInode(Inode):
+    """`lower` is what it merges with, `opaque` says that it did until it was listed with all names covered."""
+
     TYPE: ClassVar[int] = stat.S_IFDIR
     entries: dict[str, Inode] = field(default_factory=dict)
     lower: tree.Directory | None = None
+    opaque: bool = False
 
 
 @dataclass(slots=True)
@@ -142,7 +145,7 @@ def sink(directory: DirectoryInode) -> tree.Directory:
     for name, child in directory.entries.items():
         child.in_upper = False
         entries[name] = sink(child) if isinstance(child, DirectoryInode) else _SOMETHING
-    directory.in_upper = False
+    directory.in_upper = directory.opaque = False
     directory.lower = tree.Directory(entries)
     return directory.lower
 

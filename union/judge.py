@@ -219,14 +219,18 @@ class Judge:
         return [*found, *(f"{path or '/'}: {name} is not listed" for name in unseen)]
 
     def _loose(self, place: Place, entry: Dirent) -> bool:
-        """Whether it is the `..` of a directory that is not in upper, for which kernels give a lower's own number.
+        """Whether it is an entry of a directory that is not in upper for which kernels give a lower's own number.
 
-        Below the root, in a merge of lower directories and after a rotation the parent has another one. Seen
-        with 6.12 to 7.2; D3 promises more, but only of what was migrated.
+        Below the root, in a merge of lower directories and after a rotation `..` has another one. Seen with 6.12 to
+        7.2; D3 promises more, but only of what was migrated. Likewise with xino=nofollow a name in lower of an
+        object that was copied up by another name.
         """
         directory = place.inode
-        if entry.name != ".." or not isinstance(directory, DirectoryInode) or directory.in_upper:
+        if not isinstance(directory, DirectoryInode) or directory.in_upper:
             return False
+        if entry.name != "..":
+            inode = directory.entries.get(entry.name)
+            return self.renumbers and inode is not None and inode.in_upper
         merged = directory.lower is not None and directory.lower.parts > 1
         return merged or self._rotated or place.parent is self.model.root
 

@@ -67,6 +67,7 @@ class Model:
         self.index_all = index_all
         self.renumbers = renumbers
         self._upper = dict(upper or {})
+        self._below_root = root.lower
         self._lay_upper()
         self.held: dict[str, Handle] = {}
 
@@ -128,13 +129,19 @@ class Model:
         """No directory needs its lower any more."""
         for _, inode in self.walk():
             if isinstance(inode, DirectoryInode):
+                inode.opaque = inode.opaque or inode.lower is not None
                 inode.lower = None
+
+    def remounted(self) -> None:
+        """The union was mounted again: its root may need its lower once more, until it is listed (D11)."""
+        if self.root.opaque:
+            self.root.lower, self.root.opaque = self._below_root, False
 
     def rotated(self) -> None:
         """The upper layer has become the topmost lower one, and a new upper is on top of it."""
         if self.indexed:
             self._forget_index()
-        sink(self.root)
+        self._below_root = sink(self.root)
         self._lay_upper()
 
     def _forget_index(self) -> None:

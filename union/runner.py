@@ -57,6 +57,7 @@ class Runner:
         after: After = nothing,
         slashes: bool = False,
         stated: bool = True,
+        lists: bool = True,
     ) -> None:
         """The `log` is looked at after each scenario, if there is one.
 
@@ -64,12 +65,14 @@ class Runner:
 
         With `slashes` each path under test gets a terminal slash. What the scenario states is about paths
         without it, so the model alone predicts then (parity 5.4);
-        likewise if what must come out is not `stated` at all.
+        likewise if what must come out is not `stated` at all. With `lists` the directories of all names touched are
+        listed at the end of a scenario, which may turn them opaque.
         """
         self.after = after
         self.lost = ""  # why there is no union any more
         self.slashes = slashes
         self.stated = stated and not slashes
+        self.lists = lists
         self.judge = judge
         self.log = log
         self.tell = tell
@@ -114,7 +117,7 @@ class Runner:
             for stated in operations:
                 operation = stated.slashed() if self.slashes else stated
                 self.tell(OperationStarted(operation.reproducer(self.judge.witness.root)))
-                touched.update(self._parents(operation))
+                touched.update(self._parents(operation) if self.lists else ())
                 self._step(operation, held)
         finally:
             held.release()

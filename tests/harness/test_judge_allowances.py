@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests.harness.test_judge import LOWER, UNION, UPPER, S, staged
+from datasets.tree import Directory, File, HardLink
+from tests.harness.test_judge import LOWER, UNION, UPPER, S, StagedWitness, staged
 from union.inodes import Inode
 from union.judge import DeviceRule, Judge
 from union.model import Model
+from union.names import Name
 from union.operations import Result, W, open_file, shows
 
 
@@ -93,6 +95,25 @@ def test_a_parent_has_its_own_number_but_in_a_directory_that_is_not_in_upper_aft
     assert judge.tree("top") == [] and listing_with_another_parent(judge, S.dir) == []
     inode_of(judge.model, S.dir).in_upper = True
     assert any("/..: d_ino" in line for line in listing_with_another_parent(judge, S.dir))
+
+
+@pytest.mark.parametrize(
+    ("renumbers", "linked", "in_upper", "fine"),
+    [(True, True, False, True), (False, True, False, False), (True, False, False, False), (True, True, True, False)],
+)
+def test_a_name_in_lower_of_an_object_that_is_in_upper_may_keep_its_number_in_a_listing(
+    renumbers: bool, linked: bool, in_upper: bool, fine: bool
+) -> None:
+    model = Model(Directory({"d": Directory({"a": File()}), "b": HardLink("d/a")}), indexed=True, renumbers=renumbers)
+    witness = StagedWitness(model)
+    judge = Judge(model, witness, DeviceRule(True, UNION, frozenset()), renumbers=renumbers)
+    assert judge.tree() == []
+    if linked:
+        model.apply(open_file(Name("b"), W))
+    assert judge.names(["b"]) == []
+    inode_of(model, "d").in_upper = in_upper
+    witness.staged_listing["d"] = [entry._replace(ino=77) for entry in witness.listing("d") if entry.name == "a"]
+    assert any("d/a: d_ino 77" in line for line in judge.listing("d")) != fine
 
 
 @pytest.mark.parametrize(

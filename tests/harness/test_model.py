@@ -27,10 +27,13 @@ from union.operations import (
     RWA,
     TRUNC,
     WA,
+    ChangeMode,
     Held,
     MakeDirectory,
     Operation,
     R,
+    RemoveXattr,
+    SetXattr,
     W,
     link,
     mkdir,
@@ -233,6 +236,18 @@ def test_hard_links_share_an_object() -> None:
     place = found(model, s.reg)
     assert place.inode is found(model, s.none).inode
     assert place.inode is not None and place.inode.nlink == 2
+
+
+def test_an_xattr_of_an_indexed_object_in_upper_leaves_its_other_names_in_lower() -> None:
+    model = Model(tree.Directory({"a": tree.File(), "b": tree.HardLink("a"), "c": tree.HardLink("a")}), indexed=True)
+    for operation in (
+        open_file(Name("a"), W),
+        SetXattr(path=Name("b"), key="user.a", value=b"1"),
+        ChangeMode(path=Name("c"), mode=0o600),
+    ):
+        assert model.apply(operation).errno == 0
+    assert [found(model, Name(name)).in_upper for name in "abc"] == [True, False, True]
+    assert model.apply(RemoveXattr(path=Name("b"), key="user.a")).errno == 0 and not found(model, Name("b")).in_upper
 
 
 def test_unprivileged_actor_is_refused_by_mode_bits() -> None:

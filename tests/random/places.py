@@ -8,8 +8,8 @@ from collections.abc import Callable
 from tests.guest_unions import GuestLost, InGuest
 from tests.union_server import Here
 from union.errors import SetupError
-from union.example import Example, Played
-from union.interruption import Interrupted
+from union.example import Played
+from union.playable import Playable
 from union.worlds import Batch, Wrong
 
 
@@ -23,7 +23,7 @@ class Place:
         self._place: Here | InGuest | None = None
         self._ended = False
 
-    def play(self, example: Example | Interrupted) -> Played:
+    def play(self, example: Playable) -> Played:
         """Play one. Raises SetupError when that cannot be done."""
         try:
             return self._living().play(example)

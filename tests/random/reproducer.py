@@ -10,19 +10,18 @@ from pathlib import Path
 import pytest
 
 from tests.random.places import Place
-from union.example import Example
-from union.interruption import Interrupted
+from union.playable import Playable
 from union.spelling import spelled
 
 
-def reproducer(example: Example | Interrupted) -> str:
+def reproducer(example: Playable) -> str:
     """The line that plays it again; it is written to a file of this process, which the next one replaces."""
     file = Path(tempfile.gettempdir(), f"ovl-detach-example-{os.getpid()}")
     file.write_text(spelled(example))
     return f"reproduce: ./run --play {file}"
 
 
-def held(place: Place, one: Example | Interrupted) -> None:
+def held(place: Place, one: Playable) -> None:
     """Play it; all that is wrong fails the test, with the operations up to there and how to do it again."""
     played = place.play(one)
     if played.complaints:

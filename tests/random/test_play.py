@@ -20,6 +20,14 @@ Example(
 """
 
 
+FENCED = """\
+History(
+    lowers=(Directory({'a': File(b'lower')}),),
+    steps=(%sFence(unready=True), Rename(path='t/a', to='t/b')),
+)
+"""
+
+
 def play(file: Path, *words: str) -> tuple[int, str, str]:
     command = [sys.executable, f"{CHECKOUT}/run", "--play", str(file), *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
@@ -37,6 +45,16 @@ def test_what_does_not_hold(tmp_path: Path) -> None:
     (tmp_path / "example").write_text(RENAMED % "none")
     code, out, err = play(tmp_path / "example", "--kernel=6.12")
     assert (code, err) == (1, "") and "FAILED D9: " in out and "\nfailed on 6.12." in out
+
+
+def test_a_history(tmp_path: Path) -> None:
+    (tmp_path / "history").write_text(FENCED % "Migrate(), ")
+    code, out, err = play(tmp_path / "history", "--kernel=6.12")
+    *steps, verdict = out.splitlines()
+    assert (code, err, steps[:2]) == (0, "", ["- migrate", "- fence"]) and verdict.startswith("passed on 6.12.")
+    (tmp_path / "history").write_text(FENCED % "")
+    code, out, err = play(tmp_path / "history", "--kernel=6.12")
+    assert (code, err) == (1, "") and "FAILED D9: " in out
 
 
 @pytest.mark.parametrize(

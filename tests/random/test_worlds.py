@@ -26,10 +26,10 @@ LONG = {"quick": 2, "nightly": 50, "soak": 1000}[PROFILE]
 
 @pytest.mark.parametrize("batch", batches(LENGTH, SIZE), ids=str)
 def test_nothing_is_wrong_in_a_small_world(place: Place, batch: Batch) -> None:
-    held(place, batch)
+    nothing_wrong(place, batch)
 
 
-def held(place: Place, batch: Batch) -> None:
+def nothing_wrong(place: Place, batch: Batch) -> None:
     wrong = place.search(batch)
     lines = [line for one in wrong[:SHOWN] for line in one.complaints]
     again = [reproducer(one.example) for one in wrong[:1] if one.example]
@@ -42,7 +42,7 @@ def test_nothing_is_wrong_with_long_sequences(place: Place, world: str, cold: bo
     """Too long for all of them: some, another seed each day."""
     seed = int(time.time()) // 86400
     for number in range(LONG):
-        held(place, Batch(world, 12, number % 13, cold, 0, 100, seed=seed + number * 1000))
+        nothing_wrong(place, Batch(world, 12, number % 13, cold, 0, 100, seed=seed + number * 1000))
 
 
 def test_a_search_is_complete_and_says_nothing_twice() -> None:

@@ -9,7 +9,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from datasets.acl import ACCESS, DEFAULT, Acl
-from union.inodes import CAPABILITY, DirectoryInode, FileInode, Inode, LinkInode
+from union.inodes import CAPABILITY, DirectoryInode, FileInode, Inode, LinkInode, Place
 from union.operations import GetXattr, ListXattrs, Operation, RemoveXattr, SetXattr, Value
 from union.rules.attributes import check_owner, raised
 from union.rules.common import READ, WRITE, Refusal, Rules, check_access, check_change, uid_of
@@ -36,14 +36,14 @@ def _set(model: Model, operation: Operation) -> Value:
         _check_acl(inode, key, uid)
         if not acl.valid:
             raise Refusal(errno.EINVAL)
-        _set_acl(raised(place), key, acl, uid)
+        _set_acl(_raised(place), key, acl, uid)
         return None
     if key == CAPABILITY and not _is_capability(operation.value):
         raise Refusal(errno.EINVAL)
     _check(inode, key, uid, WRITE)
     _check_storable(key)
     # What only the upper filesystem can tell comes when the object has been copied up to it.
-    inode = raised(place)
+    inode = _raised(place)
     if not key.startswith(NAMESPACES):
         raise Refusal(errno.EOPNOTSUPP)
     if operation.how == os.XATTR_CREATE and key in inode.xattrs:
@@ -67,7 +67,7 @@ def _remove(model: Model, operation: Operation) -> Value:
             raise Refusal(errno.EOPNOTSUPP)
     if key not in inode.xattrs:
         raise Refusal(errno.ENODATA)
-    inode = raised(place)
+    inode = _raised(place)
     inode.xattrs = {name: value for name, value in inode.xattrs.items() if name != key}
     return None
 
@@ -94,6 +94,11 @@ def _list(model: Model, operation: Operation) -> Value:
     _, inode = model.existing(operation, follow=operation.follow)
     root = uid_of(operation) == 0
     return " ".join(sorted(key for key in inode.xattrs if root or not key.startswith("trusted.")))
+
+
+def _raised(place: Place) -> Inode:
+    """The object, in upper; of an indexed one a name that only lower holds stays there, unlike for other changes."""
+    return place.inode if place.inode is not None and place.inode.in_upper else raised(place)
 
 
 def _check(inode: Inode, key: str, uid: int, access: int) -> None:
