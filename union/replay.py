@@ -61,7 +61,9 @@ def play(history: History, arena: Arena) -> Played:
             player.take(step)
             if heard.complaints:
                 break
-        if not heard.complaints:
+        if heard.complaints:
+            heard.complaints += [f"kernel log: {line}" for line in union.log.trouble()]
+        else:
             union.finish(())
     return Played(tuple(heard.complaints), tuple(heard.steps), heard.operations)
 
@@ -89,7 +91,7 @@ class _Player:
         self._judge = union.judge
         self._model = union.judge.model
         self._heard = heard
-        self._runner = Runner(union.judge, union.log, heard, stated=False, lists=False)
+        self._runner = Runner(union.judge, None, heard, stated=False, lists=False)
         # In `detach` rotations are another thing.
         self._settings = replace(union.configuration, rotations=None)
 

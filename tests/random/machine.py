@@ -118,7 +118,7 @@ class Machine(RuleBasedStateMachine):
         top = data.draw(st.sampled_from([path for path, _ in self.model.walk(TOP)]))
         for path, place in list(self.model.places(top)):
             if place.inode is not None and not place.in_upper:
-                self._take(_copy_up(Name(path), place.inode))
+                self._take(copy_up(Name(path), place.inode))
 
     @rule(data=st.data(), size=st.sampled_from((LARGE, SMALL)), unprivileged=st.booleans())
     def list_whole(self, data: st.DataObject, size: int, unprivileged: bool) -> None:
@@ -190,7 +190,7 @@ def _deeper(draw: st.DrawFn, layers: int) -> tuple[Directory, ...]:
     )
 
 
-def _copy_up(path: Name, inode: Inode) -> Operation:
+def copy_up(path: Name, inode: Inode) -> Operation:
     """The operation that copies an object up and changes nothing else."""
     if isinstance(inode, FileInode):
         return OpenFile(path=path, flags=W)
