@@ -27,10 +27,12 @@ from union.operations import (
     RWA,
     TRUNC,
     WA,
+    ChangeMode,
     Held,
     MakeDirectory,
     Operation,
     R,
+    SetXattr,
     W,
     link,
     mkdir,
@@ -250,3 +252,13 @@ def test_a_failed_operation_changes_nothing() -> None:
     for operation in refused:
         assert model.apply(operation).errno
     assert before == [(path, inode.version, inode.nlink, inode.in_upper) for path, inode in model.walk()]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_an_xattr_gives_an_indexed_object_no_second_name_in_upper(first: bool) -> None:
+    model = Model(tree.Directory({"a": tree.File(), "b": tree.HardLink("a")}), indexed=True)
+    if first:
+        model.apply(ChangeMode(path=Name("a"), mode=0o600))
+    assert model.apply(SetXattr(path=Name("b"), key="trusted.b", value=b"")).errno == 0
+    places = [model.find(name) for name in ("a", "b")]
+    assert [place.in_upper for place in places if place] == [first, not first]

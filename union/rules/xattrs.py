@@ -9,7 +9,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from datasets.acl import ACCESS, DEFAULT, Acl
-from union.inodes import CAPABILITY, DirectoryInode, FileInode, Inode, LinkInode
+from union.inodes import CAPABILITY, DirectoryInode, FileInode, Inode, LinkInode, Place
 from union.operations import GetXattr, ListXattrs, Operation, RemoveXattr, SetXattr, Value
 from union.rules.attributes import check_owner, raised
 from union.rules.common import READ, WRITE, Refusal, Rules, check_access, check_change, uid_of
@@ -36,14 +36,14 @@ def _set(model: Model, operation: Operation) -> Value:
         _check_acl(inode, key, uid)
         if not acl.valid:
             raise Refusal(errno.EINVAL)
-        _set_acl(raised(place), key, acl, uid)
+        _set_acl(_risen(place), key, acl, uid)
         return None
     if key == CAPABILITY and not _is_capability(operation.value):
         raise Refusal(errno.EINVAL)
     _check(inode, key, uid, WRITE)
     _check_storable(key)
     # What only the upper filesystem can tell comes when the object has been copied up to it.
-    inode = raised(place)
+    inode = _risen(place)
     if not key.startswith(NAMESPACES):
         raise Refusal(errno.EOPNOTSUPP)
     if operation.how == os.XATTR_CREATE and key in inode.xattrs:
@@ -52,6 +52,12 @@ def _set(model: Model, operation: Operation) -> Value:
         raise Refusal(errno.ENODATA)
     inode.xattrs = {**inode.xattrs, key: operation.value}
     return None
+
+
+def _risen(place: Place) -> Inode:
+    """The object in upper: one that is there under another name, by the index, gets no second one for its xattrs."""
+    inode = place.inode
+    return inode if inode is not None and inode.in_upper else raised(place)
 
 
 def _remove(model: Model, operation: Operation) -> Value:
@@ -67,7 +73,7 @@ def _remove(model: Model, operation: Operation) -> Value:
             raise Refusal(errno.EOPNOTSUPP)
     if key not in inode.xattrs:
         raise Refusal(errno.ENODATA)
-    inode = raised(place)
+    inode = _risen(place)
     inode.xattrs = {name: value for name, value in inode.xattrs.items() if name != key}
     return None
 
