@@ -21,13 +21,14 @@ from mount_union import Union, mount_union
 from report.events import Checked, Event, Evidence, OperationStarted, Outcome, ScenarioEnded
 from tests.kernel_facts import Facts, facts
 from tests.union.choice import by_name
-from union import playable, worlds
+from union import playable, rounds, worlds
 from union.arena import Arena
 from union.configuration import Configuration
 from union.errors import HarnessError, SetupError, Unsupported, UsageError
 from union.example import Played
 from union.plan import NothingLeft, Share, Turn
 from union.playable import Playable
+from union.race import Race
 from union.runner import Runner, nothing
 from union.trial import run_trials
 from union.workspace import enter_private_namespace
@@ -71,7 +72,7 @@ class Child:
         self._pid, self._pipe = _forked(work)
         self.alive = True
 
-    def ask(self, what: Key | Playable | worlds.Batch | None) -> Any:
+    def ask(self, what: Key | Playable | worlds.Batch | Race | None) -> Any:
         """Send `what`; the answer of the process."""
         self._pipe.send(what)
         return self.answer()
@@ -159,6 +160,11 @@ class ExampleServer:
         found: list[worlds.Wrong] = self._living().ask(batch)
         return found
 
+    def race(self, race: Race) -> rounds.Raced:
+        """Play a race; raises likewise."""
+        raced: rounds.Raced = self._living().ask(race)
+        return raced
+
     def _living(self) -> Child:
         if not (self._child and self._child.alive):
             self._child = Child(_serve_examples)
@@ -205,6 +211,10 @@ class Here:
     def search(self, batch: worlds.Batch) -> list[worlds.Wrong]:
         """Play all sequences of a batch."""
         return self._examples.search(batch)
+
+    def race(self, race: Race) -> rounds.Raced:
+        """Play a race."""
+        return self._examples.race(race)
 
     def finish(self, scope: str) -> list[str]:
         """Look at the union of the scope once more and take it down; what is wrong with it."""
@@ -290,11 +300,14 @@ def _serve_examples(pipe: Connection) -> None:
     with ExitStack() as stack:
         arena = Arena(stack)
         while True:
-            asked: Playable | worlds.Batch = pipe.recv()
-            if isinstance(asked, worlds.Batch):
-                pipe.send(worlds.play(asked, arena))
-            else:
-                pipe.send(playable.play(asked, arena))
+            asked: Playable | worlds.Batch | Race = pipe.recv()
+            match asked:
+                case worlds.Batch():
+                    pipe.send(worlds.play(asked, arena))
+                case Race():
+                    pipe.send(rounds.play(asked, arena))
+                case _:
+                    pipe.send(playable.play(asked, arena))
 
 
 def _serve(pipe: Connection, configuration: Configuration, share: Share) -> None:

@@ -243,15 +243,26 @@ def getdents(fd: int) -> list[Dirent]:
     Not for use by two threads at once: they would share the buffer.
     """
     entries = []
+    while some := getdents_once(fd, len(_buffer)):
+        entries += some
+    return entries
+
+
+def getdents_once(fd: int, size: int) -> list[Dirent]:
+    """The next entries of the open directory `fd`, as many as fit into `size` bytes (at most 64 KiB); none at its end.
+
+    Not for use by two threads at once either.
+    """
+    entries = []
     unpack, header = _DIRENT.unpack_from, _DIRENT.size  # every entry of every directory comes through here
-    while size := _checked(_libc.getdents64(fd, _buffer, len(_buffer)), f"fd {fd}"):
-        data = ctypes.string_at(_buffer, size)
-        at = 0
-        while at < size:
-            ino, _position, length, kind = unpack(data, at)
-            name = data[at + header : data.index(0, at + header)]
-            entries.append(Dirent(name.decode(errors="surrogateescape"), ino, kind))
-            at += length
+    size = _checked(_libc.getdents64(fd, _buffer, size), f"fd {fd}")
+    data = ctypes.string_at(_buffer, size)
+    at = 0
+    while at < size:
+        ino, _position, length, kind = unpack(data, at)
+        name = data[at + header : data.index(0, at + header)]
+        entries.append(Dirent(name.decode(errors="surrogateescape"), ino, kind))
+        at += length
     return entries
 
 
