@@ -101,8 +101,9 @@ class Record:
     def _take(self, batch: str, wrong: Sequence[Sequence[object]]) -> None:
         self.done.add(batch)
         for text, complaints in wrong:
+            assert isinstance(complaints, list | tuple)
             example = read(str(text)) if text else None
-            assert isinstance(complaints, list | tuple) and isinstance(example, Example | None)
+            assert example is None or isinstance(example, Example)
             self.wrong.append(Wrong(example, tuple(complaints)))
 
 

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A Python interpreter inside a guest, from outside an interpreter like any other: stdin, stdout, stderr, arguments.
 
-    python -m kernel.gateway KERNEL [--obituaries=DIR] [--logs=DIR] -u -c CODE
+    python -m kernel.gateway KERNEL [--obituaries=DIR] [--logs=DIR] [--cpus=N] -u -c CODE
 
 boots KERNEL, a User-mode Linux binary or a bzImage, and runs this very interpreter there with the arguments from `-u`
 on. So an execnet gateway `popen//python=python -m kernel.gateway KERNEL`, which is what a pytest-xdist worker is, lives
 in a kernel of its own. It ends with the status of the interpreter, or with 70 as soon as the guest is lost: the kernel
 panicked or reported a fault, a limit passed, its process was killed. Then the end of the console is in DIR under our
-process id. The whole console is kept in the DIR of --logs. The guest ends with us, at a SIGTERM too, and we end with
+process id. The whole console is kept in the DIR of --logs. With --cpus the guest has so many CPUs, which run at the
+same time; without it has one. The guest ends with us, at a SIGTERM too, and we end with
 the process that started us.
 """
 
@@ -37,14 +38,17 @@ def main(words: Sequence[str]) -> int:
     try:
         kernel, *arguments = words
     except ValueError:
-        print("usage: python -m kernel.gateway KERNEL [--obituaries=DIR] [--logs=DIR] ARGUMENT...", file=sys.stderr)
+        options = "[--obituaries=DIR] [--logs=DIR] [--cpus=N]"
+        print(f"usage: python -m kernel.gateway KERNEL {options} ARGUMENT...", file=sys.stderr)
         return UsageError.exit_code
     directory, logs = _taken(arguments, "--obituaries="), _taken(arguments, "--logs=")
+    cpus = int(_taken(arguments, "--cpus=") or 1)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the guest, and clears up
     # Our input ends when our parent does, but an interpreter that hangs would not notice.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     try:
-        result = _run(guest_of(Path(kernel), Path(logs) if logs else None, cpus=1), arguments)
+        guest = guest_of(Path(kernel), Path(logs) if logs else None, cpus=cpus, spread=cpus > 1)
+        result = _run(guest, arguments)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except (SetupError, UsageError) as error:

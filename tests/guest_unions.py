@@ -21,8 +21,10 @@ from tests.kernel_facts import Facts
 from tests.union_server import Built, Ended, Here
 from union.configuration import Configuration
 from union.errors import SetupError
-from union.example import Example, Played
-from union.history import History
+from union.example import Played
+from union.playable import Playable
+from union.race import Race
+from union.rounds import Raced
 from union.worlds import Batch, Wrong
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -36,15 +38,15 @@ class GuestLost(Exception):
 class InGuest:
     """Unions in a guest with the kernel `binary`, by scope; see `Here`. It boots while we go on.
 
-    A request that takes more than `limit` seconds ends the guest. Consoles are kept in `logs`, if given. Each request
-    may raise GuestLost.
+    A request that takes more than `limit` seconds ends the guest. Consoles are kept in `logs`, if given. Of several
+    `cpus` all run at the same time. Each request may raise GuestLost.
     """
 
-    def __init__(self, binary: Path, limit: int, logs: Path | None = None) -> None:
+    def __init__(self, binary: Path, limit: int, logs: Path | None = None, *, cpus: int = 1) -> None:
         self._limit = limit
         self._directory = tempfile.TemporaryDirectory(prefix="ovl-detach-guest-")
         self._stderr = Path(self._directory.name, "stderr")
-        kept = [f"--logs={logs}"] if logs else []
+        kept = [*([f"--logs={logs}"] if logs else []), f"--cpus={cpus}"]
         command = ["-m", "kernel.gateway", str(binary), f"--obituaries={self._directory.name}", *kept]
         with self._stderr.open("wb") as stderr:
             self._process = subprocess.Popen(
@@ -69,7 +71,7 @@ class InGuest:
         """See `Here.trial`."""
         return Ended(*self._ask("trial", group, number))
 
-    def play(self, example: Example | History) -> Played:
+    def play(self, example: Playable) -> Played:
         """See `Here.play`."""
         played: Played = self._ask("play", example)
         return played
@@ -78,6 +80,11 @@ class InGuest:
         """See `Here.search`."""
         found: list[Wrong] = self._ask("search", batch)
         return found
+
+    def race(self, race: Race) -> Raced:
+        """See `Here.race`."""
+        raced: Raced = self._ask("race", race)
+        return raced
 
     def finish(self, scope: str) -> list[str]:
         """See `Here.finish`."""

@@ -21,13 +21,14 @@ from mount_union import Union, mount_union
 from report.events import Checked, Event, Evidence, OperationStarted, Outcome, ScenarioEnded
 from tests.kernel_facts import Facts, facts
 from tests.union.choice import by_name
-from union import replay, worlds
+from union import playable, rounds, worlds
 from union.arena import Arena
 from union.configuration import Configuration
 from union.errors import HarnessError, SetupError, Unsupported, UsageError
-from union.example import Example, Played, play
-from union.history import History
+from union.example import Played
 from union.plan import NothingLeft, Share, Turn
+from union.playable import Playable
+from union.race import Race
 from union.runner import Runner, nothing
 from union.trial import run_trials
 from union.workspace import enter_private_namespace
@@ -71,7 +72,7 @@ class Child:
         self._pid, self._pipe = _forked(work)
         self.alive = True
 
-    def ask(self, what: Key | Example | History | worlds.Batch | None) -> Any:
+    def ask(self, what: Key | Playable | worlds.Batch | Race | None) -> Any:
         """Send `what`; the answer of the process."""
         self._pipe.send(what)
         return self.answer()
@@ -149,7 +150,7 @@ class ExampleServer:
     def __init__(self) -> None:
         self._child: Child | None = None
 
-    def play(self, example: Example | History) -> Played:
+    def play(self, example: Playable) -> Played:
         """Play one. Raises SetupError when that cannot be done, or the child died of it."""
         played: Played = self._living().ask(example)
         return played
@@ -158,6 +159,11 @@ class ExampleServer:
         """Play all sequences of a batch; raises likewise."""
         found: list[worlds.Wrong] = self._living().ask(batch)
         return found
+
+    def race(self, race: Race) -> rounds.Raced:
+        """Play a race; raises likewise."""
+        raced: rounds.Raced = self._living().ask(race)
+        return raced
 
     def _living(self) -> Child:
         if not (self._child and self._child.alive):
@@ -198,13 +204,17 @@ class Here:
         """Run one trial."""
         return self._trials.run(group, number)
 
-    def play(self, example: Example | History) -> Played:
+    def play(self, example: Playable) -> Played:
         """Play an example or a history."""
         return self._examples.play(example)
 
     def search(self, batch: worlds.Batch) -> list[worlds.Wrong]:
         """Play all sequences of a batch."""
         return self._examples.search(batch)
+
+    def race(self, race: Race) -> rounds.Raced:
+        """Play a race."""
+        return self._examples.race(race)
 
     def finish(self, scope: str) -> list[str]:
         """Look at the union of the scope once more and take it down; what is wrong with it."""
@@ -290,18 +300,14 @@ def _serve_examples(pipe: Connection) -> None:
     with ExitStack() as stack:
         arena = Arena(stack)
         while True:
-            asked: Example | History | worlds.Batch = pipe.recv()
-            pipe.send(_played(asked, arena))
-
-
-def _played(asked: Example | History | worlds.Batch, arena: Arena) -> Played | list[worlds.Wrong]:
-    match asked:
-        case Example():
-            return play(asked, arena)
-        case History():
-            return replay.play(asked, arena)
-        case worlds.Batch():
-            return worlds.play(asked, arena)
+            asked: Playable | worlds.Batch | Race = pipe.recv()
+            match asked:
+                case worlds.Batch():
+                    pipe.send(worlds.play(asked, arena))
+                case Race():
+                    pipe.send(rounds.play(asked, arena))
+                case _:
+                    pipe.send(playable.play(asked, arena))
 
 
 def _serve(pipe: Connection, configuration: Configuration, share: Share) -> None:

@@ -17,6 +17,7 @@ from datasets.tree import Directory, File, remove, write
 from union import filesystems
 from union.configuration import Configuration
 from union.errors import SetupError
+from union.filesystems import Layer
 from union.layers import LOWER_NAME, UPPER_NAME, Foundation, LayerStack, make_upper
 from union.workspace import scratch_directory
 
@@ -25,9 +26,14 @@ CANARY: Final = Directory({"canary": File(b"lower")})
 
 
 class Arena:
-    """An XFS of our own, and the mount point of the unions; undone with `stack`. Raises SetupError."""
+    """An XFS of our own, another one for upper layers that ask for it, and the mount point of the unions.
+
+    Undone with `stack`. Raises SetupError.
+    """
 
     def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._upper: Layer | None = None
         self._scratch = scratch_directory(stack)
         self.mountpoint = self._scratch / "m"
         at = self._scratch / LOWER_NAME
@@ -50,6 +56,27 @@ class Arena:
         except OSError as error:
             raise SetupError(f"the lower filesystem cannot be used again: {error}") from error
 
+    def upper(self) -> Layer:
+        """The XFS for upper layers, made when it is needed first."""
+        if self._upper is None:
+            at = self._scratch / UPPER_NAME
+            at.mkdir()
+            self._upper = filesystems.on_loop(self._stack, "xfs", at, self._scratch, UPPER_NAME)
+        return self._upper
+
+    def recover_upper(self) -> None:
+        """Mount it again as it is, shut down or not. Raises SetupError."""
+        try:
+            self._upper = filesystems.mount_again(self.upper(), self._scratch)
+        except OSError as error:
+            raise SetupError(f"the upper filesystem cannot be used again: {error}") from error
+
+    def clear_upper(self) -> None:
+        """Mount it again and remove what a union had on it."""
+        self.recover_upper()
+        for path in self.upper().root.iterdir():
+            remove(path)
+
     @property
     def scratch(self) -> Path:
         """Where the upper layers go."""
@@ -63,11 +90,15 @@ class _Pitch(Foundation):
         self._stack = stack
         self._configuration = configuration
         self._arena = arena
-        above = arena.scratch / "upper"
+        above = arena.scratch / "above"
         above.mkdir(exist_ok=True)
         if not configuration.plain:
             stack.callback(arena.recover, arena.lower.root / "now")
-        self.upper = filesystems.make(stack, configuration.upper_fs, above, arena.scratch, UPPER_NAME)
+        if configuration.upper_fs == "xfs":
+            self.upper = arena.upper()
+            stack.callback(arena.clear_upper)
+        else:
+            self.upper = filesystems.make(stack, configuration.upper_fs, above, arena.scratch, "in-memory")
         # Without a union there is no lower; XFS has an errno of its own for a rename onto a directory with entries.
         self.lower = self.upper if configuration.plain else arena.lower
         self._at = self.lower.root / "now"

@@ -56,6 +56,7 @@ class Configuration:
     detach: bool = False  # the lower is migrated and fenced before the operations
     migrate: MigrateWay = "none"
     fence: bool = False
+    in_process: bool = False  # the fence is raised without a program
     moment: Moment = "after"  # when the operations of a detach run are replayed
     leave_uncopied: str | None = None  # a control: this file is not copied up
     leave_unlisted: str | None = None  # a control: this directory, or EVERYTHING, is never listed

@@ -47,7 +47,7 @@ def detach(configuration: Configuration, overlay: Overlay, judge: Judge, cycler:
     if configuration.migrate != "none":
         _migrate(configuration, overlay, judge, tell)
     if configuration.fence:
-        _fence(overlay, judge, tell)
+        _fence(Shutdown(overlay.stack.lower, in_process=configuration.in_process), judge, tell)
 
 
 def _spread(rotations: int, judge: Judge, cycler: Cycler, tell: Listener) -> None:
@@ -116,8 +116,7 @@ def _unmigrated(migration: Migration) -> Iterator[str]:
         yield f"{migration.objects - migration.in_upper} of {migration.objects} objects are not in the upper layer"
 
 
-def _fence(overlay: Overlay, judge: Judge, tell: Listener) -> None:
-    fence = Shutdown(overlay.stack.lower)
+def _fence(fence: Shutdown, judge: Judge, tell: Listener) -> None:
     fence.fence()
     tell(Evidence("fence", fence.self_test()))
     tell(Checked("D9", "no EIO with warm caches", tuple(_missing_names(judge))))

@@ -54,7 +54,7 @@ class Example:
         if self.plain:
             return Configuration(kind="no")
         return Configuration(
-            lower_fs="xfs", xino=self.xino, detach=self.detaches, migrate="none", moment="before"
+            lower_fs="xfs", xino=self.xino, detach=self.detaches, migrate="none", moment="before", in_process=True
         )
 
     def group(self) -> Group:
@@ -94,7 +94,7 @@ def play(example: Example, arena: Arena) -> Played:
     numbers = {1: example.before, 2: example.after}
     share = Share((Turn(TOP, example.group(), (1,)),), example.options)
     with mount_union(before, share, arena.mountpoint, heard, arena.lay) as union:
-        runner = Runner(union.judge, union.log, heard, stated=False)
+        runner = Runner(union.judge, None, heard, stated=False)  # the log is looked at when it is finished
         [turn] = union.turns
         for number in (1, 2) if example.detaches else (1,):
             if number == 2:
@@ -105,6 +105,8 @@ def play(example: Example, arena: Arena) -> Played:
                 break
             if numbers[number]:
                 runner.run_turn(replace(turn, numbers=(number,)), "")
-        if not (heard.complaints or runner.lost):
+        if heard.complaints or runner.lost:
+            heard.complaints += [f"kernel log: {line}" for line in union.log.trouble()]
+        else:
             union.finish(runner.spoiled)
     return Played(tuple(heard.complaints), tuple(heard.steps), len(heard.steps))

@@ -36,13 +36,17 @@ BITES: Final = {
 class Shutdown:
     """The mail's fence: `xfs_io -x -c shutdown` on the lower filesystem. After it accesses give EIO."""
 
-    def __init__(self, layer: Layer) -> None:
-        """Raises CannotFence for a layer of the user's and for a filesystem that cannot be shut down."""
+    def __init__(self, layer: Layer, *, in_process: bool = False) -> None:
+        """`in_process`: by the system call that xfs_io makes.
+
+        Raises CannotFence for a layer of the user's and for a filesystem that cannot be shut down.
+        """
         if not layer.ours:
             raise CannotFence(f"{layer.root} is the user's: only a filesystem of our own is ever shut down")
         if layer.fstype not in BITES:
             raise CannotFence(f"the lower layer is {layer.fstype}: only {', '.join(BITES)} can be shut down")
         self._layer = layer
+        self._in_process = in_process
         self._canary = ""
         self._size = 0
         self.refused: dict[str, int] = {}  # what the self-test did, and the errno it got
@@ -55,6 +59,9 @@ class Shutdown:
         """
         with self._ours() as root:
             self._canary, self._size = _read_canary(root)
+            if self._in_process:
+                _go_down(self._layer)
+                return
             # By descriptor: what the path means may change under us, this cannot.
             arguments = ["-x", "-c", "shutdown", f"/proc/self/fd/{root}"]
             try:
@@ -111,6 +118,18 @@ class Shutdown:
             yield fd
         finally:
             os.close(fd)
+
+
+def _go_down(layer: Layer) -> None:
+    fd = os.open(layer.root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if syscalls.mount_id(fd) != layer.mount_id:
+            raise SetupError(f"{layer.root} is not what this run mounted there: not fenced")
+        syscalls.go_down(fd)
+    except OSError as error:
+        raise SetupError(f"{layer.root} cannot be shut down: {error}") from error
+    finally:
+        os.close(fd)
 
 
 def _read_canary(root: int) -> tuple[str, int]:

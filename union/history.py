@@ -136,7 +136,7 @@ class History:
     def configuration(self) -> Configuration:
         """The union that it is about, before anything is done to it."""
         rotations = sum(step.rotates for step in self.steps if isinstance(step, Remount))
-        return Configuration(lower_fs="xfs", xino=self.xino, rotations=rotations or None)
+        return Configuration(lower_fs="xfs", xino=self.xino, rotations=rotations or None, in_process=True)
 
     def model(self) -> Model:
         """The model of the same."""

@@ -106,6 +106,7 @@ class Judge:
         two objects have the same number.
         """
         self.unique = unique
+        self.restless = False  # others copy objects up meanwhile, of which the model does not know
         self._rotated = False
         self._began = 0
         self.layered = layered
@@ -153,7 +154,7 @@ class Judge:
         return seen.number if seen and kept and not self._renumbered(inode, seen) else None
 
     def _renumbered(self, inode: Inode, seen: Seen) -> bool:
-        return self.renumbers and inode.in_upper and not seen.in_upper
+        return self.renumbers and (inode.in_upper or self.restless) and not seen.in_upper
 
     def names(self, paths: Iterable[str]) -> list[str]:
         """Check each name, and what each symlink among them leads to."""
@@ -353,13 +354,15 @@ class Judge:
         moved = was.device not in (None, now.device) or was.number not in (None, now.number)
         if moved and lasting and not self._renumbered(inode, was):
             yield f"{path}: inode {_text(was)} became {_text(now)}"
-        if was.version == now.version and was.mtime != now.mtime:
+        # Two copy-ups at a time into one directory may each put back the time that the other has set.
+        timed = not (self.restless and isinstance(inode, DirectoryInode))
+        if timed and was.version == now.version and was.mtime != now.mtime:
             yield f"{path}: mtime moved from {was.mtime} to {now.mtime} although nothing changed it"
         stated = inode.times()
         if stated and stated is not self._stated.get(inode):
             self._stated[inode] = stated
             yield from self._times(path, stated, status)
-        elif was.version != now.version and now.mtime < was.mtime:
+        elif timed and was.version != now.version and now.mtime < was.mtime:
             yield f"{path}: mtime went back from {was.mtime} to {now.mtime}"
         touched = isinstance(inode, FileInode) and inode.touched and was.version != now.version
         if touched and min(now.mtime, status.st_atime_ns) < self._began:
@@ -380,7 +383,7 @@ class Judge:
             yield f"{path}: exists in the union, yet the upper layer holds a whiteout"
         elif place.in_upper and not upper.mode:
             yield f"{path}: not copied up"
-        elif not place.in_upper and upper.mode and not stat.S_ISDIR(upper.mode):
+        elif not (place.in_upper or self.restless) and upper.mode and not stat.S_ISDIR(upper.mode):
             yield f"{path}: copied up although nothing asked for it"
         elif needs_opaque(place) and not upper.opaque and not self._turned_opaque(path):
             yield f"{path}: not opaque although it covers an unrelated lower directory"

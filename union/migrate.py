@@ -358,28 +358,33 @@ class _Migrator(_Walk):
                 self._copy_up(child, kind)
 
     def _copy_up(self, path: str, kind: int) -> None:
-        """Copy one object up without a change to it.
-
-        chown to nobody in particular would do for all, but the kernel takes that as a reason to clear suid
-        bits and capabilities of anything but directories. Opening a regular file for writing clears
-        nothing, and also copies the data that a metadata-only copy-up (metacopy=on) leaves behind.
-        """
         try:
-            if kind in (syscalls.DT_DIR, syscalls.DT_LNK):
-                os.chown(path, -1, -1, dir_fd=self.root_fd, follow_symlinks=False)
-            elif kind != syscalls.DT_REG or not self._opened(path):
-                mode = os.stat(path, dir_fd=self.root_fd, follow_symlinks=False).st_mode
-                os.chmod(path, stat.S_IMODE(mode), dir_fd=self.root_fd)
+            copy_up(path, kind, self.root_fd)
         except OSError as error:
             self.leftovers.append(Leftover(path, f"not copied up: {error.strerror}"))
 
-    def _opened(self, path: str) -> bool:
-        """Whether the file could be opened for writing; a running program, for one, cannot (ETXTBSY)."""
-        try:
-            os.close(os.open(path, _COPY_UP_FLAGS, dir_fd=self.root_fd))
-        except OSError:
-            return False
-        return True
+
+def copy_up(path: str, kind: int, root_fd: int) -> None:
+    """Copy one object of type `kind` (DT_*) below the directory `root_fd` up, without a change to it.
+
+    chown to nobody in particular would do for all, but the kernel takes that as a reason to clear suid
+    bits and capabilities of anything but directories. Opening a regular file for writing clears
+    nothing, and also copies the data that a metadata-only copy-up (metacopy=on) leaves behind. Raises OSError.
+    """
+    if kind in (syscalls.DT_DIR, syscalls.DT_LNK):
+        os.chown(path, -1, -1, dir_fd=root_fd, follow_symlinks=False)
+    elif kind != syscalls.DT_REG or not _opened(path, root_fd):
+        mode = os.stat(path, dir_fd=root_fd, follow_symlinks=False).st_mode
+        os.chmod(path, stat.S_IMODE(mode), dir_fd=root_fd)
+
+
+def _opened(path: str, root_fd: int) -> bool:
+    """Whether the file could be opened for writing; a running program, for one, cannot (ETXTBSY)."""
+    try:
+        os.close(os.open(path, _COPY_UP_FLAGS, dir_fd=root_fd))
+    except OSError:
+        return False
+    return True
 
 
 def _report(

@@ -61,7 +61,9 @@ def play(history: History, arena: Arena) -> Played:
             player.take(step)
             if heard.complaints:
                 break
-        if not heard.complaints:
+        if heard.complaints:
+            heard.complaints += [f"kernel log: {line}" for line in union.log.trouble()]
+        else:
             union.finish(())
     return Played(tuple(heard.complaints), tuple(heard.steps), heard.operations)
 
@@ -89,7 +91,7 @@ class _Player:
         self._judge = union.judge
         self._model = union.judge.model
         self._heard = heard
-        self._runner = Runner(union.judge, union.log, heard, stated=False, lists=False)
+        self._runner = Runner(union.judge, None, heard, stated=False, lists=False)
         # In `detach` rotations are another thing.
         self._settings = replace(union.configuration, rotations=None)
 
@@ -147,6 +149,8 @@ class _Player:
                 list_whole(self._model, inode)
 
     def _remount(self, rotates: bool) -> None:
+        # The judge must have seen what was in upper, which may get another number by a rotation.
+        self._tell("D2", "before it is mounted again", self._judge.tree(look=Look.GLANCE))
         try:
             self._union.cycler.remount(rotating=rotates)
         except MountRefused as refused:

@@ -51,7 +51,7 @@ class Runner:
     def __init__(
         self,
         judge: Judge,
-        log: KernelLog,
+        log: KernelLog | None,
         tell: Listener,
         *,
         after: After = nothing,
@@ -59,7 +59,9 @@ class Runner:
         stated: bool = True,
         lists: bool = True,
     ) -> None:
-        """`after` is called when an operation succeeded and nothing is held, and may complain.
+        """The `log` is looked at after each scenario, if there is one.
+
+        `after` is called when an operation succeeded and nothing is held, and may complain.
 
         With `slashes` each path under test gets a terminal slash. What the scenario states is about paths
         without it, so the model alone predicts then (parity 5.4);
@@ -101,7 +103,7 @@ class Runner:
             except MountRefused as refused:
                 outcome, complaints = Outcome.FAILED, [f"cannot be mounted again: {refused}"]
                 self.lost = "the union could not be mounted again"
-        trouble = self.log.trouble()
+        trouble = self.log.trouble() if self.log else ()
         if trouble:
             outcome = Outcome.FAILED if outcome is Outcome.PASSED else outcome
             complaints = [*complaints, *(f"kernel log: {line}" for line in trouble)]

@@ -13,18 +13,18 @@ import ast
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from datasets import tree
 from union import operations
 from union.errors import UsageError
-from union.example import Example
-from union.history import SPECIAL, History
+from union.history import SPECIAL
 from union.names import Name
+from union.playable import Playable
 
 _CLASSES: Final[dict[str, Callable[..., Any]]] = {
     kind.__name__: kind
-    for kind in (*vars(tree).values(), *vars(operations).values(), *SPECIAL, Example, History)
+    for kind in (*vars(tree).values(), *vars(operations).values(), *SPECIAL, *get_args(Playable))
     if isinstance(kind, type) and is_dataclass(kind)
 }
 _WIDTH: Final = 100
@@ -32,7 +32,7 @@ _NAMES: Final = ("path", "to")
 _LONG: Final = 64  # bytes of one value from which on it is said how many there are
 
 
-def spelled(example: Example | History) -> str:
+def spelled(example: Playable) -> str:
     """The example or history as text, what is as usual left out."""
     return f"{_spelled(example, '')}\n"
 
@@ -87,14 +87,15 @@ def _unusual(value: Any) -> list[tuple[str, object]]:
     return found
 
 
-def read(text: str) -> Example | History:
+def read(text: str) -> Playable:
     """The example or history of a text; UsageError if it is none."""
     try:
         example = _value(ast.parse(text.strip(), mode="eval").body)
     except (SyntaxError, TypeError, ValueError) as error:
         raise UsageError(f"no example: {error}") from error
-    if not isinstance(example, Example | History):
-        raise UsageError("no example: it begins with Example( or History(")
+    if not isinstance(example, Playable):
+        names = ", ".join(f"{kind.__name__}(" for kind in get_args(Playable))
+        raise UsageError(f"no example: it begins with one of {names}")
     return example
 
 

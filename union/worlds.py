@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import islice, product
+from random import Random
 from typing import Final, NamedTuple
 
 from datasets.tree import Directory, File, Symlink, Whiteout
@@ -53,6 +55,7 @@ NAMES: Final = ("a", "d", "d/f", "d/e", "n", "d/n")
 """A file, a directory with a file and a directory, and what is not there; a whiteout is over one of them or none."""
 
 
+@cache
 def operations() -> Sequence:
     """Each kind of operation on each name, or each two."""
     one = [operation for name in NAMES for operation in _on(Name(f"{TOP}/{name}"))]
@@ -87,7 +90,8 @@ def _between(old: Name, new: Name) -> list[Operation]:
 class Batch(NamedTuple):
     """Sequences `first` to `last` (excluded) of `length` operations, of which `before` come before the detach.
 
-    With `cold` caches are dropped before each step. Without `detach` it never comes.
+    With `cold` caches are dropped before each step. Without `detach` it never comes. With a `seed` the sequences are
+    not all that there are but drawn at random.
     """
 
     world: str
@@ -97,9 +101,15 @@ class Batch(NamedTuple):
     first: int
     last: int
     detach: bool = True
+    seed: int | None = None
 
     def sequences(self) -> Iterator[Sequence]:
         """The sequences themselves."""
+        if self.seed is not None:
+            return (
+                tuple(Random(f"{self.seed}/{number}").choices(operations(), k=self.length))
+                for number in range(self.first, self.last)
+            )
         return islice(product(operations(), repeat=self.length), self.first, self.last)
 
     def example(self, sequence: Sequence) -> Example:
@@ -108,6 +118,7 @@ class Batch(NamedTuple):
 
     def __str__(self) -> str:
         words = f"{self.before} of {self.length} before, {'cold' if self.cold else 'warm'}"
+        words += "" if self.seed is None else f", seed {self.seed}"
         return f"{self.world}, {words}, {self.first} to {self.last}"
 
 
@@ -150,7 +161,7 @@ def play(batch: Batch, arena: Arena) -> list[Wrong]:
     before = Example((), xino="nofollow" if batch.detach else "off").configuration()
     turns = tuple(Turn(name, _group(batch, name, sequence), (1,)) for name, sequence in sequences.items())
     with mount_union(before, Share(turns), arena.mountpoint, heard, arena.lay) as union:
-        runner = Runner(union.judge, union.log, heard, stated=False)
+        runner = Runner(union.judge, None, heard, stated=False)  # the log is looked at when all is finished
         for step in range(batch.length + 1):
             if step == batch.before and batch.detach:
                 after = replace(before, migrate="dfs", fence=True, moment="after")

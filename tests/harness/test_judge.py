@@ -12,6 +12,7 @@ from dataclasses import replace
 import pytest
 
 from datasets.reference import reference
+from datasets.tree import Directory, Symlink
 from union.inodes import DirectoryInode, FileInode, Inode, LinkInode
 from union.judge import DeviceRule, Judge
 from union.model import Model
@@ -266,3 +267,17 @@ def test_devices_of_a_union_without_mapped_numbers() -> None:
     assert not list(rule.complaints("d", True, UNION)) and not list(rule.complaints("f", False, 0x99))
     for is_directory, device in ((True, 0x99), (False, UNION), (False, LOWER), (False, UPPER)):
         assert list(rule.complaints("x", is_directory, device))
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "fine"),
+    [("loop/x", errno.ELOOP, True), ("gone/x", errno.ELOOP, False), ("loop/x", errno.EIO, False),
+     ("n" * 300, errno.ENAMETOOLONG, True), ("gone/x", errno.ENOENT, True)],
+)  # fmt: skip
+def test_a_name_that_is_in_no_directory_is_absent_for_the_reason_that_the_model_says(
+    path: str, error: int, fine: bool
+) -> None:
+    model = Model(Directory({"loop": Symlink("loop")}))
+    witness = StagedWitness(model)
+    witness.staged[path] = Observation(error)
+    assert (Judge(model, witness, DeviceRule(True, UNION, frozenset())).names([path]) == []) == fine

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, Verbosity, settings
 
 from tests.guest_unions import InGuest
 from tests.random import PROFILE
@@ -18,8 +18,11 @@ from tests.union_server import Here
 from union.errors import HarnessError
 
 # No deadline: an example takes a tenth of a second, and many times that on a busy machine.
+# Quiet: a failure tells its example itself, shorter than hypothesis would, which knows nothing of long runs of a byte.
 _COMMON = settings(
     deadline=None,
+    verbosity=Verbosity.quiet,
+    report_multiple_bugs=False,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
 )

@@ -11,7 +11,7 @@ from typing import Final
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from datasets.strategies import stacks
+from datasets.strategies import NAMES, stacks
 from datasets.tree import Directory
 from tests.random.operations import operations
 from union.configuration import Option
@@ -33,7 +33,19 @@ from union.history import (
 from union.inodes import DirectoryInode, FileInode, Inode, LinkInode
 from union.model import Model
 from union.names import Name
-from union.operations import KEEP, ChangeMode, ChangeOwner, ListDirectory, OpenFile, Operation, W
+from union.operations import (
+    KEEP,
+    ChangeMode,
+    ChangeOwner,
+    Link,
+    ListDirectory,
+    ListXattrs,
+    MakeDirectory,
+    OpenFile,
+    Operation,
+    Rename,
+    W,
+)
 from union.operations.listing import LARGE, SMALL
 
 OPTIONS: Final[tuple[tuple[Option, ...], ...]] = ((), (), (("index", "on"),), (("redirect_dir", "off"),))
@@ -76,12 +88,37 @@ class Machine(RuleBasedStateMachine):
                 self._take(operation)
 
     @rule(data=st.data())
+    def move(self, data: st.DataObject) -> None:
+        """Any object into any directory, or into a new one: across the border to where no lower is, too (D19)."""
+        home, name = self._directory(data, TOP), data.draw(st.sampled_from(NAMES))
+        if data.draw(st.booleans()):
+            home = f"{home}/{name}"
+            self._take(MakeDirectory(path=Name(home)))
+        if objects := [path for path, _ in self.model.walk(TOP) if path != TOP]:
+            self._take(Rename(path=Name(data.draw(st.sampled_from(objects))), to=Name(f"{home}/{name}")))
+
+    @rule(data=st.data(), change=st.sampled_from((0o600, 0o4755)))
+    def change_by_another_name(self, data: st.DataObject, change: int) -> None:
+        """Change an object by one of its names, and look at it by another, which is new unless it has one (D7)."""
+        objects = [(path, inode) for path, inode in self.model.walk(TOP) if isinstance(inode, FileInode)]
+        if not objects:
+            return
+        path, inode = data.draw(st.sampled_from(objects))
+        others = [other for other, same in objects if same is inode and other != path]
+        new = f"{self._directory(data, TOP)}/{data.draw(st.sampled_from(NAMES))}"
+        other = data.draw(st.sampled_from([*others, new]))
+        if other == new:
+            self._take(Link(path=Name(path), to=Name(new)))
+        self._take(ChangeMode(path=Name(path), mode=change))
+        self._take(ListXattrs(path=Name(other)))
+
+    @rule(data=st.data())
     def copy_up_below(self, data: st.DataObject) -> None:
         """Everything in one directory, itself included, or one object alone."""
         top = data.draw(st.sampled_from([path for path, _ in self.model.walk(TOP)]))
         for path, place in list(self.model.places(top)):
             if place.inode is not None and not place.in_upper:
-                self._take(_copy_up(Name(path), place.inode))
+                self._take(copy_up(Name(path), place.inode))
 
     @rule(data=st.data(), size=st.sampled_from((LARGE, SMALL)), unprivileged=st.booleans())
     def list_whole(self, data: st.DataObject, size: int, unprivileged: bool) -> None:
@@ -131,11 +168,11 @@ class Machine(RuleBasedStateMachine):
             history = self._history
             self._play(History(history.lowers, tuple(self._steps), history.options, history.xino))
 
-    def _directory(self, data: st.DataObject) -> str:
-        return data.draw(st.sampled_from(self._directories()))
+    def _directory(self, data: st.DataObject, top: str = "") -> str:
+        return data.draw(st.sampled_from(self._directories(top)))
 
-    def _directories(self) -> list[str]:
-        return [path for path, one in self.model.walk() if isinstance(one, DirectoryInode)]
+    def _directories(self, top: str = "") -> list[str]:
+        return [path for path, one in self.model.walk(top) if isinstance(one, DirectoryInode)]
 
     def _take(self, step: Step) -> None:
         foresee(self.model, step)
@@ -153,7 +190,7 @@ def _deeper(draw: st.DrawFn, layers: int) -> tuple[Directory, ...]:
     )
 
 
-def _copy_up(path: Name, inode: Inode) -> Operation:
+def copy_up(path: Name, inode: Inode) -> Operation:
     """The operation that copies an object up and changes nothing else."""
     if isinstance(inode, FileInode):
         return OpenFile(path=path, flags=W)

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from tests.guest_unions import GuestLost, InGuest
 from tests.union_server import Here
 from union.errors import SetupError
-from union.example import Example, Played
-from union.history import History
+from union.example import Played
+from union.playable import Playable
+from union.race import Race
+from union.rounds import Raced
 from union.worlds import Batch, Wrong
 
 
@@ -23,7 +25,7 @@ class Place:
         self._place: Here | InGuest | None = None
         self._ended = False
 
-    def play(self, example: Example | History) -> Played:
+    def play(self, example: Playable) -> Played:
         """Play one. Raises SetupError when that cannot be done."""
         try:
             return self._living().play(example)
@@ -38,6 +40,16 @@ class Place:
         except GuestLost as lost:
             self.close()
             return [Wrong(None, (f"the guest was lost: {lost}",))]
+
+    def race(self, race: Race) -> Raced:
+        """Play a race; raises likewise. What hung cannot be taken down: the next one gets a fresh place."""
+        try:
+            raced = self._living().race(race)
+        except GuestLost as lost:
+            raced = Raced((f"the guest was lost: {lost}",), (), 0, 0, (), 0, hung=True)
+        if raced.hung:
+            self.close()
+        return raced
 
     def close(self, *, for_good: bool = False) -> None:
         """End it. It begins anew when it is used again, unless that is `for_good`."""

@@ -21,7 +21,7 @@ from kernel.progress import Silent
 from tests.guest_unions import InGuest
 from tests.random.operations import examples, mixed, plain, played
 from tests.random.places import Place
-from tests.random.reproducer import reproducer
+from tests.random.reproducer import held
 from tests.union_server import Here
 from union.example import TOP, Example
 from union.namecalls import RENAME_EXCHANGE, RENAME_WHITEOUT
@@ -35,13 +35,6 @@ LINKED = (Directory({"a": FILE, "b": HardLink("a")}),)
 
 def name(path: str) -> Name:
     return Name(f"{TOP}/{path}")
-
-
-def held(place: Place, one: Example) -> None:
-    """Play it; all that is wrong fails the test, with the operations up to there and how to do it again."""
-    played = place.play(one)
-    if played.complaints:
-        pytest.fail("\n".join([*played.complaints, *played.steps, reproducer(one)]), pytrace=False)
 
 
 @given(tree=trees(depth=6))

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from datasets.tree import Directory, File, HardLink, Node
+from datasets.tree import Directory, File, HardLink, Node, Symlink
 from tests.random.places import Place
 from tests.union_server import Here
 from union import replay
@@ -150,6 +150,13 @@ def test_what_holds(place: Place) -> None:
     )  # fmt: skip
     played = place.play(History((DEEP,), steps))
     assert not played.complaints and "- fence" in played.steps and played.operations == 6, played
+
+
+def test_an_object_that_was_replaced_below_a_symlink_may_get_another_number_by_a_rotation(place: Place) -> None:
+    tree = Directory({"d": Directory({"a": Symlink(".")}), "b": Symlink("a")})
+    steps = (Remount(), Rename(path=name("b"), to=name("d/a/a")), Remount(rotates=True))
+    played = place.play(History((tree,), steps))
+    assert not played.complaints, played
 
 
 def test_there_is_no_fence_as_long_as_something_needs_the_lower(place: Place) -> None:

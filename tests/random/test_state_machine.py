@@ -15,7 +15,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.random import PROFILE
 from tests.random.machine import Machine
 from tests.random.places import Place
-from tests.random.reproducer import reproducer
+from tests.random.reproducer import held
 from tests.union_server import Here
 from union.history import SPECIAL, Forge, History, Step
 from union.operations import MakeDirectory, Operation, Unlink
@@ -24,13 +24,6 @@ from union.spelling import read, spelled
 RUNS = {"quick": 210, "nightly": 3000, "soak": 100_000}[PROFILE]
 STEPS = 15
 LAYERS = (1, 2, 3)
-
-
-def held(place: Place, history: History) -> None:
-    """Play it; all that is wrong fails the test, with the steps up to there and how to do it again."""
-    played = place.play(history)
-    if played.complaints:
-        pytest.fail("\n".join([*played.complaints, *played.steps, reproducer(history)]), pytrace=False)
 
 
 def run(
@@ -70,7 +63,10 @@ def test_what_is_drawn_is_written_and_read_back() -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting on the running kernel needs root")
 @pytest.mark.parametrize(
     ("kind", "complaint"),
-    [(Unlink, "exists although it must not"), (MakeDirectory, "ENOENT although|success instead of EEXIST")],
+    [
+        (Unlink, "exists although it must not|success instead of E"),
+        (MakeDirectory, "ENOENT although|success instead of E"),
+    ],
 )
 def test_a_kernel_that_forgets_an_operation_is_found_out(
     monkeypatch: pytest.MonkeyPatch, kind: type[Operation], complaint: str

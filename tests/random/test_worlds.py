@@ -7,6 +7,7 @@ The profile `quick` has all sequences of one operation, `nightly` those of two.
 from __future__ import annotations
 
 import os
+import time
 
 import pytest
 
@@ -20,14 +21,28 @@ from union.worlds import WORLDS, Batch, batches, operations
 SIZE = 1000
 SHOWN = 5  # of what is wrong in a batch
 LENGTH = 1 if PROFILE == "quick" else 2
+LONG = {"quick": 2, "nightly": 50, "soak": 1000}[PROFILE]
 
 
 @pytest.mark.parametrize("batch", batches(LENGTH, SIZE), ids=str)
 def test_nothing_is_wrong_in_a_small_world(place: Place, batch: Batch) -> None:
+    nothing_wrong(place, batch)
+
+
+def nothing_wrong(place: Place, batch: Batch) -> None:
     wrong = place.search(batch)
     lines = [line for one in wrong[:SHOWN] for line in one.complaints]
     again = [reproducer(one.example) for one in wrong[:1] if one.example]
     assert not wrong, "\n".join([f"{len(wrong)} sequences of {batch}", *lines, *again])
+
+
+@pytest.mark.parametrize("cold", [False, True], ids=["warm", "cold"])
+@pytest.mark.parametrize("world", WORLDS)
+def test_nothing_is_wrong_with_long_sequences(place: Place, world: str, cold: bool) -> None:
+    """Too long for all of them: some, another seed each day."""
+    seed = int(time.time()) // 86400
+    for number in range(LONG):
+        nothing_wrong(place, Batch(world, 12, number % 13, cold, 0, 100, seed=seed + number * 1000))
 
 
 def test_a_search_is_complete_and_says_nothing_twice() -> None:
