@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from datasets.tree import Directory, File, HardLink
 from tests.random.places import Place
-from tests.random.test_state_machine import held
+from tests.random.reproducer import held
 from union.example import TOP
 from union.history import DropCaches, Fence, History, ListAll, Migrate, Remount, Step, crosses, foresee
 from union.inodes import DirectoryInode, FileInode, Inode
@@ -34,6 +34,10 @@ LOWERS: Final = (
     (Directory({"a": FILE, "b": HardLink("a")}),),
 )
 ENDS: Final[tuple[Step, ...]] = (ListAll(), ListAll(), DropCaches(), Remount())
+
+
+MOVED: Final = (Rename(path=Name(TOP), to=Name("moved")), Remount())
+"""The root has no whiteouts for what leaves it when it is detached, so a mount must not look below it again (D11)."""
 
 
 def _paths(model: Model, kind: type[Inode] | UnionType) -> list[str]:
@@ -93,7 +97,7 @@ def half_way(draw: st.DrawFn) -> History:
         take(draw(moves(model)))
     take(*draw(st.lists(st.sampled_from(ENDS), min_size=1, max_size=3)))
     if draw(st.booleans()):
-        take(Migrate(), Fence())
+        take(Migrate(), *draw(st.sampled_from(((Fence(),), MOVED))))
     return replace(bare, steps=tuple(steps))
 
 
