@@ -109,6 +109,18 @@ def test_examples_are_counted_up_to_the_first_that_fails(monkeypatch: pytest.Mon
     assert (counter.first, counter.last, counter.played) == (None, None, 0)
 
 
+def test_one_that_cannot_be_played_to_its_end_counts_as_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def play(self: Place, example: Example) -> Played:
+        raise SetupError("made up by a test")
+
+    monkeypatch.setattr(Place, "play", play)
+    counter, place = Counter(), Place(lambda: pytest.fail("nothing is to be started"))
+    counter.attach(monkeypatch)
+    with pytest.raises(SetupError):
+        place.play(EXAMPLE)
+    assert (counter.first, counter.last) == (1, EXAMPLE)
+
+
 def test_sequences_of_a_search_are_counted_too(monkeypatch: pytest.MonkeyPatch) -> None:
     batch = batches(1, 1000)[0]
     sequences = [batch.example(sequence) for sequence in batch.sequences()]
@@ -150,6 +162,7 @@ def test_scenarios_that_did_not_run_are_not_said_to_have_passed() -> None:
         (replace(CAUGHT, replay=Replay(0, 0)), "bug: its example does not show the bug: no: exit 0, 0 on"),
         (replace(CAUGHT, replay=Replay(1, 1)), "bug: its example does not show the bug: no: exit 1, 1 on"),
         (replace(CAUGHT, replay=None), "bug: its example does not show the bug: not replayed"),
+        (replace(CAUGHT, error="no disk"), "bug: no disk"),
         (replace(CAUGHT, bug=NONE, found=()), f"{NONE}: a_1 fails without a bug"),
         (replace(CAUGHT, bug=NONE, scenarios=()), f"{NONE}: test_it fails without a bug"),
     ],
