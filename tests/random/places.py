@@ -1,11 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Where examples are played: a place that outlives what is done to it."""
+"""Where examples are played: a place that outlives what is done to it, one for each process.
+
+Properties get theirs by `the_place`, not by a fixture, which fuzzers that call them directly do not set up (HypoFuzz).
+"""
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 
 from tests.guest_unions import GuestLost, InGuest
+from tests.scenario_kernel import choose
+from tests.scopes import stages
 from tests.union_server import Here
 from union.errors import SetupError
 from union.example import Played
@@ -63,3 +71,22 @@ class Place:
             raise SetupError("a place for examples was closed while it was needed")
         self._place = self._place or self._start()
         return self._place
+
+
+class Asked:
+    """What the command line says: the kernel, and the seconds that an example may take."""
+
+    kernel: str | None = None
+    limit = 300
+
+
+@cache
+def the_place() -> Place:
+    """A kernel with `xino=nofollow`: the one that is asked for, the running one if it has it, else a guest.
+
+    Raises HarnessError.
+    """
+    kernel = choose(stages("ov-xino"), Asked.kernel, collecting=False)
+    place = Place(lambda: InGuest(Path(kernel.program), Asked.limit) if kernel.program else Here())
+    atexit.register(place.close)
+    return place

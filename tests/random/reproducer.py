@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.random.places import Place
+from tests.random.places import Place, the_place
 from union.playable import Playable
 from union.spelling import spelled
 
@@ -21,8 +21,8 @@ def reproducer(example: Playable) -> str:
     return f"reproduce: ./run --play {file}"
 
 
-def held(place: Place, one: Playable) -> None:
-    """Play it; all that is wrong fails the test, with the operations up to there and how to do it again."""
-    played = place.play(one)
+def held(one: Playable, place: Place | None = None) -> None:
+    """Play it, as a rule at `the_place`; all that is wrong fails the test, with the steps and how to repeat it."""
+    played = (place or the_place()).play(one)
     if played.complaints:
         pytest.fail("\n".join([*played.complaints, *played.steps, reproducer(one)]), pytrace=False)

@@ -38,32 +38,32 @@ def name(path: str) -> Name:
 
 
 @given(tree=trees(depth=6))
-def test_a_tree_is_detached_and_nothing_is_lost(place: Place, tree: Directory) -> None:
-    held(place, Example((tree,)))
+def test_a_tree_is_detached_and_nothing_is_lost(tree: Directory) -> None:
+    held(Example((tree,)))
 
 
 @given(one=examples(stacks()))
 @example(one=Example(LINKED, before=(RenameFlags(path=name("b"), to=name("a"), flags=RENAME_EXCHANGE),)))
 @example(one=Example(LINKED, after=(RenameFlags(path=name("b"), to=name("b"), flags=RENAME_WHITEOUT),)))
-def test_operations_before_and_after_the_detach_are_as_the_model_says(place: Place, one: Example) -> None:
-    held(place, one)
+def test_operations_before_and_after_the_detach_are_as_the_model_says(one: Example) -> None:
+    held(one)
 
 
 @given(one=stacks().flatmap(lambda lowers: played(Example(lowers, xino="on"), 10)))
-def test_operations_without_a_detach_are_as_the_model_says(place: Place, one: Example) -> None:
-    held(place, one)
+def test_operations_without_a_detach_are_as_the_model_says(one: Example) -> None:
+    held(one)
 
 
 @given(one=mixed())
-def test_a_mix_of_options_is_detached_and_nothing_is_lost(place: Place, one: Example) -> None:
+def test_a_mix_of_options_is_detached_and_nothing_is_lost(one: Example) -> None:
     """D6, D18, D19: also above an upper layer that has whiteouts, opaque and moved directories, metadata alone."""
-    held(place, one)
+    held(one)
 
 
 @given(one=plain())
-def test_operations_on_a_plain_filesystem_are_as_the_model_says(place: Place, one: Example) -> None:
+def test_operations_on_a_plain_filesystem_are_as_the_model_says(one: Example) -> None:
     """D10: what the model says of a detached union is what a filesystem does by itself."""
-    held(place, one)
+    held(one)
 
 
 # What must not hold.

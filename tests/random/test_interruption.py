@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from datasets.strategies import OPTIONS, stacks
 from datasets.tree import Directory, File
-from tests.random.places import Place
 from tests.random.reproducer import held
 from tests.union_server import Here
 from union import interruption, migrate
@@ -27,8 +26,8 @@ interruptions = st.builds(
 
 
 @given(one=interruptions)
-def test_an_interrupted_migration_is_whole_and_can_be_resumed(place: Place, one: Interrupted) -> None:
-    held(place, one)
+def test_an_interrupted_migration_is_whole_and_can_be_resumed(one: Interrupted) -> None:
+    held(one)
 
 
 # What must not hold.

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from datasets.strategies import stacks
 from datasets.tree import Directory, File
 from tests.random.machine import copy_up
-from tests.random.places import Place
 from tests.random.reproducer import held
 from union.coverage import is_detached
 from union.history import Fence, History, ListAll, Step, foresee
@@ -67,18 +66,18 @@ def after(history: History, steps: list[Step]) -> Model:
 
 
 @given(history=histories(from_the_root_down))
-def test_as_many_passes_as_there_are_levels_are_enough(place: Place, history: History) -> None:
-    held(place, history)
+def test_as_many_passes_as_there_are_levels_are_enough(history: History) -> None:
+    held(history)
 
 
 @given(history=histories(in_any_order))
-def test_so_they_are_in_any_order(place: Place, history: History) -> None:
-    held(place, history)
+def test_so_they_are_in_any_order(history: History) -> None:
+    held(history)
 
 
 @given(history=histories(from_the_deepest_up))
-def test_one_pass_from_the_deepest_up_is_enough(place: Place, history: History) -> None:
-    held(place, history)
+def test_one_pass_from_the_deepest_up_is_enough(history: History) -> None:
+    held(history)
 
 
 # What must not hold.

@@ -42,8 +42,8 @@ def run(
 
 
 @pytest.mark.parametrize("layers", LAYERS)
-def test_a_history_is_as_the_model_says(place: Place, layers: int) -> None:
-    run(lambda history: held(place, history), layers)
+def test_a_history_is_as_the_model_says(layers: int) -> None:
+    run(held, layers)
 
 
 def test_what_is_drawn_is_written_and_read_back() -> None:
@@ -74,5 +74,5 @@ def test_a_kernel_that_forgets_an_operation_is_found_out(
     monkeypatch.setattr(kind, "call", lambda *more: None)
     place = Place(Here)
     with pytest.raises(pytest.fail.Exception, match=complaint):
-        run(lambda history: held(place, history), runs=100, detaches=False)
+        run(lambda history: held(history, place), runs=100, detaches=False)
     place.close()
