@@ -24,6 +24,11 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 BUGS = CHECKOUT / "tests/harness/bugs"
 MOST = 5  # operations of what a bug is boiled down to
 NONE = "(none)"  # the kernel without a bug: nothing may be found there
+DRAWN = tuple(
+    f"tests/random/test_{name}.py"
+    for name in ("examples", "half_way", "state_machine", "passes", "interruption", "worlds")
+)
+"""What plays examples that are drawn or enumerated, and on one CPU."""
 LIMIT = 1800  # seconds for all scenarios, or all random tests, on one kernel
 
 _HEADER = re.compile(r"SPDX-License-Identifier: GPL-2\.0-only\n(.+)\nclauses: (D\d+(?:, D\d+)*)\n\n")
@@ -168,12 +173,12 @@ def scenarios(kernel: Path) -> tuple[str, ...]:
     return names
 
 
-def random_tests(kernel: Path, seed: int, *, every: bool, where: str = "tests/random") -> tuple[Finding, ...]:
+def random_tests(kernel: Path, seed: int, *, every: bool, where: Sequence[str] = DRAWN) -> tuple[Finding, ...]:
     """Run the random tests up to the first that fails, or every one; those that failed."""
     with tempfile.TemporaryDirectory(prefix="sensitivity.") as scratch:
         file = Path(scratch, "findings")
         words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "bench.findings"]
-        words += [where, f"--kernel={kernel}", f"--hypothesis-seed={seed}", f"--findings={file}"]
+        words += [*where, f"--kernel={kernel}", f"--hypothesis-seed={seed}", f"--findings={file}"]
         environment = {"OVL_DETACH_PROFILE": "quick", "HYPOTHESIS_STORAGE_DIRECTORY": scratch, "TMPDIR": scratch}
         failed = _run([*words, *([] if every else ["-x"])], (0, 1), environment) == 1
         found = tuple(findings.read(file))

@@ -3,7 +3,7 @@
 
     pytest -p bench.findings --findings=FILE tests/random
 
-writes a line of JSON per failed test to FILE, see `Finding`. Tests that play nothing do not run.
+writes a line of JSON per failed test to FILE, see `Finding`.
 """
 
 from __future__ import annotations
@@ -93,12 +93,6 @@ class Plugin:
         self._counter = Counter()
         self._patch = pytest.MonkeyPatch()
         self._counter.attach(self._patch)
-
-    @pytest.hookimpl
-    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        idle = [item for item in items if "place" not in getattr(item, "fixturenames", ())]
-        items[:] = [item for item in items if item not in idle]
-        config.hook.pytest_deselected(items=idle)
 
     @pytest.hookimpl
     def pytest_runtest_setup(self) -> None:

@@ -202,7 +202,7 @@ def test_a_bug_is_caught_by_a_random_test_and_shown_by_what_it_leaves() -> None:
     reference = build("6.12", progress=Silent()).path
     kernel = build("6.12", progress=Silent(), what=with_patch("6.12", bugs()[QUICKEST].patch)).path
     assert kernel != reference
-    [found] = random_tests(kernel, 1, every=False, where=FIRST_TEST)
+    [found] = random_tests(kernel, 1, every=False, where=[FIRST_TEST])
     assert found.test == FIRST_TEST.rpartition(":")[2] and found.examples < 100 and found.operations == 0
     assert replayed(found.example, kernel, reference).proves
 

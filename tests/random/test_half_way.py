@@ -16,7 +16,6 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from datasets.tree import Directory, File, HardLink
-from tests.random.places import Place
 from tests.random.reproducer import held
 from union.example import TOP
 from union.history import DropCaches, Fence, History, ListAll, Migrate, Remount, Step, crosses, foresee
@@ -102,8 +101,8 @@ def half_way(draw: st.DrawFn) -> History:
 
 
 @given(history=half_way())
-def test_names_that_move_half_way_are_not_lost(place: Place, history: History) -> None:
-    held(place, history)
+def test_names_that_move_half_way_are_not_lost(history: History) -> None:
+    held(history)
 
 
 def test_many_a_move_is_across_the_border() -> None:
