@@ -12,12 +12,13 @@ from dataclasses import replace
 from types import UnionType
 from typing import Final
 
-from hypothesis import Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from datasets.tree import Directory, File, HardLink
+from tests.random.operations import model_of
 from tests.random.reproducer import held
-from union.example import TOP
+from union.example import TOP, Example
 from union.history import DropCaches, Fence, History, ListAll, Migrate, Remount, Step, crosses, foresee
 from union.inodes import DirectoryInode, FileInode, Inode
 from union.model import Model
@@ -32,9 +33,11 @@ LOWERS: Final = (
     (Directory({"d": Directory({"a": FILE})}), Directory({"d": Directory({"b": FILE})})),
     (Directory({"a": FILE, "b": HardLink("a")}),),
 )
+METACOPY: Final = (("redirect_dir", "on"), ("metacopy", "on"))
 ENDS: Final[tuple[Step, ...]] = (ListAll(), ListAll(), DropCaches(), Remount())
 
 
+MADE: Final = MakeDirectory(path=Name(f"{TOP}/n"))
 MOVED: Final = (Rename(path=Name(TOP), to=Name("moved")), Remount())
 """The root has no whiteouts for what leaves it when it is detached, so a mount must not look below it again (D11)."""
 
@@ -76,6 +79,14 @@ def _detached(model: Model, top: str) -> Iterator[Operation]:
     yield from (ListDirectory(path=Name(path)) for path, inode in deepest if isinstance(inode, DirectoryInode))
 
 
+def crossings(model: Model) -> list[Operation]:
+    """Each move and link of what there is into a directory without a lower."""
+    to = Name(f"{TOP}/n/x")
+    objects = [Name(path) for path in _paths(model, DirectoryInode | FileInode) if path != TOP]
+    links = [Link(path=path, to=to) for path in objects if path in _paths(model, FileInode)]
+    return [*(Rename(path=path, to=to) for path in objects), *links]
+
+
 @st.composite
 def half_way(draw: st.DrawFn) -> History:
     """A part that is detached or copied up, a directory without a lower, up to three moves, then more of the detach."""
@@ -90,9 +101,9 @@ def half_way(draw: st.DrawFn) -> History:
 
     part = list(_detached(model, draw(st.sampled_from(_paths(model, DirectoryInode | FileInode)))))
     take(*[step for step in part if draw(st.integers(0, 2))])
-    if draw(st.integers(0, 3)):
-        take(MakeDirectory(path=Name(f"{TOP}/n")))
-    for _ in range(draw(st.integers(0, 3))):
+    if draw(st.booleans()):
+        take(MADE, draw(st.sampled_from(crossings(model))))
+    for _ in range(draw(st.integers(0, 2))):
         take(draw(moves(model)))
     take(*draw(st.lists(st.sampled_from(ENDS), min_size=1, max_size=3)))
     if draw(st.booleans()):
@@ -100,23 +111,40 @@ def half_way(draw: st.DrawFn) -> History:
     return replace(bare, steps=tuple(steps))
 
 
+@st.composite
+def metadata_alone(draw: st.DrawFn) -> Example:
+    """Copied up without data and listed before the data follows, perhaps after names have crossed the border."""
+    bare = Example(draw(st.sampled_from(LOWERS)), migrate="mail", options=METACOPY)
+    model = model_of(bare)
+    before: list[Operation] = []
+    if draw(st.booleans()):
+        before += [MADE, draw(st.sampled_from(crossings(model)))]
+    return replace(bare, before=tuple(before))
+
+
+def test_what_crosses_the_border_is_refused_or_found_there() -> None:
+    """D4, D19: all of it, one by one."""
+    for lowers in LOWERS:
+        for move in crossings(History(lowers).model()):
+            for end in ((ListAll(),), (Migrate(), Fence())):
+                held(History(lowers, (MADE, move, *end)))
+
+
+@given(one=metadata_alone())
+def test_no_directory_is_opaque_over_data_that_is_not_copied_up(one: Example) -> None:
+    """D6, D18, D19."""
+    held(one)
+
+
 @given(history=half_way())
 def test_names_that_move_half_way_are_not_lost(history: History) -> None:
     held(history)
 
 
-def test_many_a_move_is_across_the_border() -> None:
-    crossed: list[bool] = []
-
-    @settings(max_examples=100, derandomize=True, database=None, phases=[Phase.generate])
-    @given(history=half_way())
-    def draw(history: History) -> None:
-        model = history.model()
-        across = False
-        for step in history.steps:
-            across = across or (isinstance(step, Rename) and crosses(model, step))
-            foresee(model, step)
-        crossed.append(across)
-
-    draw()
-    assert sum(crossed) > 5
+def test_what_needs_its_lower_is_among_what_crosses_the_border() -> None:
+    found = []
+    for lowers in LOWERS:
+        model = History(lowers).model()
+        foresee(model, MADE)
+        found += [move for move in crossings(model) if isinstance(move, Rename) and crosses(model, move)]
+    assert {move.path for move in found} >= {"t/d", "t/d/e"}
