@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kernel.errors import UsageError
@@ -93,6 +93,17 @@ def recipe(name: str, root: Path = _HERE) -> Recipe:
     extra = root / "flavours" / name
     fragments = _existing(root / "uml.config", root / "fixes" / one / "uml.config", extra / "uml.config")
     return Recipe(name, one, _patches(root / "fixes" / one), (*patches, *_patches(extra)), fragments)
+
+
+def with_patch(name: str, patch: Path, root: Path = _HERE) -> Recipe:
+    """The recipe of kernel `name` with one `patch` more, applied last; it is built in the same tree.
+
+    Raises `UsageError` when there is no such kernel or file.
+    """
+    if not patch.is_file():
+        raise UsageError(f"{patch}: no such patch")
+    base = recipe(name, root)
+    return replace(base, name=f"{name}+{patch.stem}", patches=(*base.patches, patch))
 
 
 def compiler() -> str:

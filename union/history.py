@@ -173,7 +173,7 @@ def foresee(model: Model, step: Step) -> None:
 
 
 def _foresee_operation(model: Model, operation: Operation) -> None:
-    if isinstance(operation, TwoNames) and _crosses(model, operation):
+    if isinstance(operation, TwoNames) and crosses(model, operation):
         return
     fine = model.apply(operation).errno == 0
     model.release()
@@ -188,7 +188,7 @@ def listed(model: Model, operation: ListDirectory) -> DirectoryInode:
     return inode
 
 
-def _crosses(model: Model, operation: TwoNames) -> bool:
+def crosses(model: Model, operation: TwoNames) -> bool:
     """Whether it moves what needs its lower into another directory, which does not."""
     if isinstance(operation, Link):
         return False

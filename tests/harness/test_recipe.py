@@ -11,7 +11,7 @@ import pytest
 from kernel import config
 from kernel import recipe as recipes
 from kernel.errors import UsageError
-from kernel.recipe import recipe
+from kernel.recipe import recipe, with_patch
 from tests.harness.pretend import COUNT, FIX, PATCH, make_ingredients
 
 
@@ -53,6 +53,17 @@ def test_the_same_inputs_give_the_same_hash(ingredients: Path, tmp_path: Path) -
     copy = tmp_path / "elsewhere"
     shutil.copytree(ingredients, copy)
     assert recipe("6.12", ingredients).key("s", "c") == recipe("6.12", copy).key("s", "c")
+
+
+def test_one_patch_more_makes_another_kernel_in_the_same_tree(ingredients: Path, tmp_path: Path) -> None:
+    more = tmp_path / "more.patch"
+    with pytest.raises(UsageError, match=r"more\.patch: no such patch"):
+        with_patch("6.12", more, ingredients)
+    more.write_text(COUNT)
+    plain, extended = recipe("6.12", ingredients), with_patch("6.12", more, ingredients)
+    assert extended.name == "6.12+more" and extended.patches == (*plain.patches, more)
+    assert extended.key("s", "c") != plain.key("s", "c")
+    assert extended.tree_key("s", "c") == plain.tree_key("s", "c")
 
 
 def test_patches_do_not_change_the_tree(ingredients: Path) -> None:
