@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tabulate import tabulate
@@ -22,6 +22,11 @@ from union.errors import SetupError, UsageError
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 BUGS = CHECKOUT / "tests/harness/bugs"
+PROPERTIES = tuple(
+    f"tests/random/test_{name}.py"
+    for name in ("examples", "worlds", "passes", "half_way", "interruption", "state_machine")
+)
+"""What is drawn, and boiled down when it fails."""
 MOST = 5  # operations of what a bug is boiled down to
 NONE = "(none)"  # the kernel without a bug: nothing may be found there
 LIMIT = 1800  # seconds for all scenarios, or all random tests, on one kernel
@@ -78,7 +83,7 @@ class Replay:
 class Row:
     """What was found on one kernel: by scenarios, whose names are told, and by random tests; the first is replayed.
 
-    None are the scenarios that did not run.
+    None are the scenarios that did not run; an `error` is what kept us from finding out the rest.
     """
 
     bug: str
@@ -86,9 +91,12 @@ class Row:
     scenarios: tuple[str, ...] | None
     found: tuple[Finding, ...]
     replay: Replay | None = None
+    error: str = ""
 
     def wrong(self) -> list[str]:
         """What the suite should have done better."""
+        if self.error:
+            return [f"{self.bug}: {self.error}"]
         if self.bug == NONE:
             return [f"{self.bug}: {what} fails without a bug" for what in (*(self.scenarios or ()), *self._tests())]
         if not self.found:
@@ -165,12 +173,14 @@ def scenarios(kernel: Path) -> tuple[str, ...]:
     return names
 
 
-def random_tests(kernel: Path, seed: int, *, every: bool, where: str = "tests/random") -> tuple[Finding, ...]:
+def random_tests(
+    kernel: Path, seed: int, *, every: bool, where: Sequence[str] = PROPERTIES
+) -> tuple[Finding, ...]:
     """Run the random tests up to the first that fails, or every one; those that failed."""
     with tempfile.TemporaryDirectory(prefix="sensitivity.") as scratch:
         file = Path(scratch, "findings")
         words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "bench.findings"]
-        words += [where, f"--kernel={kernel}", f"--hypothesis-seed={seed}", f"--findings={file}"]
+        words += [*where, f"--kernel={kernel}", f"--hypothesis-seed={seed}", f"--findings={file}"]
         environment = {"OVL_DETACH_PROFILE": "quick", "HYPOTHESIS_STORAGE_DIRECTORY": scratch, "TMPDIR": scratch}
         failed = _run([*words, *([] if every else ["-x"])], (0, 1), environment) == 1
         found = tuple(findings.read(file))
@@ -191,8 +201,14 @@ def replayed(example: str, kernel: Path, reference: Path) -> Replay:
 def tried(
     bug: Bug | None, kernel: Path, reference: Path, seed: int, *, every: bool = False, random_only: bool = False
 ) -> Row:
-    """Run everything on `kernel`, which has the bug; without one it is the reference itself. Raises SetupError."""
-    failed = None if random_only else scenarios(kernel)
-    found = random_tests(kernel, seed, every=every)
-    replay = replayed(found[0].example, kernel, reference) if found and found[0].example else None
-    return Row(bug.name if bug else NONE, bug.clauses if bug else "-", failed, found, replay)
+    """Run everything on `kernel`, which has the bug; without one it is the reference itself."""
+    row = Row(bug.name if bug else NONE, bug.clauses if bug else "-", None, ())
+    try:
+        if not random_only:
+            row = replace(row, scenarios=scenarios(kernel))
+        row = replace(row, found=random_tests(kernel, seed, every=every))
+        if row.found and row.found[0].example:
+            row = replace(row, replay=replayed(row.found[0].example, kernel, reference))
+    except SetupError as error:
+        row = replace(row, error=str(error))
+    return row

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A plugin of pytest: which random tests fail, after how many examples, and what they boil it down to.
 
-    pytest -p bench.findings --findings=FILE tests/random
+    pytest -p bench.findings --findings=FILE tests/random/test_examples.py
 
-writes a line of JSON per failed test to FILE, see `Finding`. Tests that play nothing do not run.
+writes a line of JSON per failed test to FILE, see `Finding`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from pathlib import Path
 import pytest
 
 from tests.random.places import Place
+from union.errors import HarnessError
 from union.example import Example, Played
+from union.history import History
+from union.interruption import Interrupted
+from union.playable import Playable
 from union.spelling import spelled
 from union.worlds import Batch, Wrong
-
-PARTS = ("before", "after", "steps")
-"""Where an example has operations, a history also other steps."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,9 @@ class Counter:
         """Another test."""
         self.played = 0
         self.first: int | None = None
-        self.last: Example | None = None
+        self.last: Playable | None = None
 
-    def wrong(self, number: int, example: Example | None) -> None:
+    def wrong(self, number: int, example: Playable | None) -> None:
         """The example of this number has failed."""
         self.first = self.first or number
         self.last = example or self.last
@@ -60,10 +61,14 @@ class Counter:
         """Be told of all that is played."""
         play, search = Place.play, Place.search
 
-        def counted(place: Place, example: Example) -> Played:
+        def counted(place: Place, example: Playable) -> Played:
             self.played += 1
             number = self.played
-            played = play(place, example)
+            try:
+                played = play(place, example)
+            except HarnessError:  # a kernel may fail where only we can have
+                self.wrong(number, example)
+                raise
             if played.complaints:
                 self.wrong(number, example)
             return played
@@ -81,18 +86,24 @@ class Counter:
         patch.setattr(Place, "search", counted_search)
 
 
+def operations(one: Playable | None) -> int:
+    """How many steps there are in it, those of a migration before it is interrupted among them."""
+    match one:
+        case Example():
+            return len(one.before) + len(one.after)
+        case History():
+            return len(one.steps)
+        case Interrupted():
+            return one.steps
+    return 0
+
+
 class Plugin:
     def __init__(self, file: Path) -> None:
         self._file = file
         self._counter = Counter()
         self._patch = pytest.MonkeyPatch()
         self._counter.attach(self._patch)
-
-    @pytest.hookimpl
-    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        idle = [item for item in items if "place" not in getattr(item, "fixturenames", ())]
-        items[:] = [item for item in items if item not in idle]
-        config.hook.pytest_deselected(items=idle)
 
     @pytest.hookimpl
     def pytest_runtest_setup(self) -> None:
@@ -103,10 +114,9 @@ class Plugin:
         report = yield
         found = self._counter
         if report.when == "call" and report.failed and found.first is not None:
-            operations = sum(len(getattr(found.last, part, ())) for part in PARTS)
             text = spelled(found.last) if found.last else ""
             with self._file.open("a") as file:
-                file.write(json.dumps(asdict(Finding(item.name, found.first, operations, text))) + "\n")
+                file.write(json.dumps(asdict(Finding(item.name, found.first, operations(found.last), text))) + "\n")
         return report
 
     @pytest.hookimpl

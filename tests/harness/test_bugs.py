@@ -28,6 +28,10 @@ from kernel.source import local
 from tests.random.places import Place
 from union.errors import SetupError, UsageError
 from union.example import Example, Played
+from union.history import DropCaches, History
+from union.interruption import Interrupted
+from union.names import Name
+from union.operations import Unlink
 from union.worlds import Wrong, batches
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -159,6 +163,23 @@ def test_one_that_is_not_is_told(row: Row, complaint: str) -> None:
     assert told.startswith(complaint)
 
 
+def test_what_keeps_us_from_finding_out_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(kernel: Path) -> tuple[str, ...]:
+        raise SetupError("made up by a test")
+
+    monkeypatch.setattr(examined, "scenarios", broken)
+    row = examined.tried(None, Path("kernel"), Path("reference"), 1)
+    assert row.wrong() == [f"{NONE}: made up by a test"]
+
+
+def test_all_that_can_be_played_has_a_number_of_operations() -> None:
+    drop, tree = DropCaches(), (Directory(),)
+    assert findings.operations(Example(tree, (Unlink(path=Name("t/a")),), (Unlink(path=Name("t/b")),))) == 2
+    assert findings.operations(History(tree, (drop, drop, drop))) == 3
+    assert findings.operations(Interrupted(tree, 4)) == 4
+    assert findings.operations(None) == 0
+
+
 @pytest.mark.parametrize("caught", [True, False])
 def test_the_command_fails_when_a_bug_is_not_caught(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caught: bool
@@ -189,7 +210,7 @@ def test_a_bug_is_caught_by_a_random_test_and_shown_by_what_it_leaves() -> None:
     reference = build("6.12", progress=Silent()).path
     kernel = build("6.12", progress=Silent(), what=with_patch("6.12", bugs()[QUICKEST].patch)).path
     assert kernel != reference
-    [found] = random_tests(kernel, 1, every=False, where=FIRST_TEST)
+    [found] = random_tests(kernel, 1, every=False, where=[FIRST_TEST])
     assert found.test == FIRST_TEST.rpartition(":")[2] and found.examples < 100 and found.operations == 0
     assert replayed(found.example, kernel, reference).proves
 
