@@ -22,13 +22,13 @@ from union.errors import SetupError, UsageError
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 BUGS = CHECKOUT / "tests/harness/bugs"
+PROPERTIES = tuple(
+    f"tests/random/test_{name}.py"
+    for name in ("examples", "worlds", "passes", "half_way", "interruption", "state_machine")
+)
+"""What is drawn, and boiled down when it fails."""
 MOST = 5  # operations of what a bug is boiled down to
 NONE = "(none)"  # the kernel without a bug: nothing may be found there
-DRAWN = tuple(
-    f"tests/random/test_{name}.py"
-    for name in ("examples", "half_way", "state_machine", "passes", "interruption", "worlds")
-)
-"""What plays examples that are drawn or enumerated, and on one CPU."""
 LIMIT = 1800  # seconds for all scenarios, or all random tests, on one kernel
 
 _HEADER = re.compile(r"SPDX-License-Identifier: GPL-2\.0-only\n(.+)\nclauses: (D\d+(?:, D\d+)*)\n\n")
@@ -173,7 +173,9 @@ def scenarios(kernel: Path) -> tuple[str, ...]:
     return names
 
 
-def random_tests(kernel: Path, seed: int, *, every: bool, where: Sequence[str] = DRAWN) -> tuple[Finding, ...]:
+def random_tests(
+    kernel: Path, seed: int, *, every: bool, where: Sequence[str] = PROPERTIES
+) -> tuple[Finding, ...]:
     """Run the random tests up to the first that fails, or every one; those that failed."""
     with tempfile.TemporaryDirectory(prefix="sensitivity.") as scratch:
         file = Path(scratch, "findings")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A plugin of pytest: which random tests fail, after how many examples, and what they boil it down to.
 
-    pytest -p bench.findings --findings=FILE tests/random
+    pytest -p bench.findings --findings=FILE tests/random/test_examples.py
 
 writes a line of JSON per failed test to FILE, see `Finding`.
 """
@@ -17,13 +17,12 @@ import pytest
 
 from tests.random.places import Place
 from union.errors import HarnessError
-from union.example import Played
+from union.example import Example, Played
+from union.history import History
+from union.interruption import Interrupted
 from union.playable import Playable
 from union.spelling import spelled
 from union.worlds import Batch, Wrong
-
-PARTS = ("before", "after", "steps")
-"""Where an example has operations, a history also other steps."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +86,18 @@ class Counter:
         patch.setattr(Place, "search", counted_search)
 
 
+def operations(one: Playable | None) -> int:
+    """How many steps there are in it, those of a migration before it is interrupted among them."""
+    match one:
+        case Example():
+            return len(one.before) + len(one.after)
+        case History():
+            return len(one.steps)
+        case Interrupted():
+            return one.steps
+    return 0
+
+
 class Plugin:
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -103,10 +114,9 @@ class Plugin:
         report = yield
         found = self._counter
         if report.when == "call" and report.failed and found.first is not None:
-            operations = sum(len(getattr(found.last, part, ())) for part in PARTS)
             text = spelled(found.last) if found.last else ""
             with self._file.open("a") as file:
-                file.write(json.dumps(asdict(Finding(item.name, found.first, operations, text))) + "\n")
+                file.write(json.dumps(asdict(Finding(item.name, found.first, operations(found.last), text))) + "\n")
         return report
 
     @pytest.hookimpl

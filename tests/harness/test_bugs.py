@@ -28,6 +28,10 @@ from kernel.source import local
 from tests.random.places import Place
 from union.errors import SetupError, UsageError
 from union.example import Example, Played
+from union.history import DropCaches, History
+from union.interruption import Interrupted
+from union.names import Name
+from union.operations import Unlink
 from union.worlds import Wrong, batches
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -109,18 +113,6 @@ def test_examples_are_counted_up_to_the_first_that_fails(monkeypatch: pytest.Mon
     assert (counter.first, counter.last, counter.played) == (None, None, 0)
 
 
-def test_one_that_cannot_be_played_to_its_end_counts_as_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def play(self: Place, example: Example) -> Played:
-        raise SetupError("made up by a test")
-
-    monkeypatch.setattr(Place, "play", play)
-    counter, place = Counter(), Place(lambda: pytest.fail("nothing is to be started"))
-    counter.attach(monkeypatch)
-    with pytest.raises(SetupError):
-        place.play(EXAMPLE)
-    assert (counter.first, counter.last) == (1, EXAMPLE)
-
-
 def test_sequences_of_a_search_are_counted_too(monkeypatch: pytest.MonkeyPatch) -> None:
     batch = batches(1, 1000)[0]
     sequences = [batch.example(sequence) for sequence in batch.sequences()]
@@ -162,7 +154,6 @@ def test_scenarios_that_did_not_run_are_not_said_to_have_passed() -> None:
         (replace(CAUGHT, replay=Replay(0, 0)), "bug: its example does not show the bug: no: exit 0, 0 on"),
         (replace(CAUGHT, replay=Replay(1, 1)), "bug: its example does not show the bug: no: exit 1, 1 on"),
         (replace(CAUGHT, replay=None), "bug: its example does not show the bug: not replayed"),
-        (replace(CAUGHT, error="no disk"), "bug: no disk"),
         (replace(CAUGHT, bug=NONE, found=()), f"{NONE}: a_1 fails without a bug"),
         (replace(CAUGHT, bug=NONE, scenarios=()), f"{NONE}: test_it fails without a bug"),
     ],
@@ -170,6 +161,23 @@ def test_scenarios_that_did_not_run_are_not_said_to_have_passed() -> None:
 def test_one_that_is_not_is_told(row: Row, complaint: str) -> None:
     [told] = row.wrong()
     assert told.startswith(complaint)
+
+
+def test_what_keeps_us_from_finding_out_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(kernel: Path) -> tuple[str, ...]:
+        raise SetupError("made up by a test")
+
+    monkeypatch.setattr(examined, "scenarios", broken)
+    row = examined.tried(None, Path("kernel"), Path("reference"), 1)
+    assert row.wrong() == [f"{NONE}: made up by a test"]
+
+
+def test_all_that_can_be_played_has_a_number_of_operations() -> None:
+    drop, tree = DropCaches(), (Directory(),)
+    assert findings.operations(Example(tree, (Unlink(path=Name("t/a")),), (Unlink(path=Name("t/b")),))) == 2
+    assert findings.operations(History(tree, (drop, drop, drop))) == 3
+    assert findings.operations(Interrupted(tree, 4)) == 4
+    assert findings.operations(None) == 0
 
 
 @pytest.mark.parametrize("caught", [True, False])
