@@ -72,5 +72,5 @@ def _losing(lost: str) -> Callable[..., None]:
 
 def test_a_tree_with_a_directory_that_is_not_copied_is_found_out(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(migrate._Migrator, "_copy_up", lambda *_: None)
-    complaints = here.play(Interrupted(TREE, 2, "killed")).complaints
+    complaints = here.play(Interrupted(TREE, 2, "power")).complaints
     assert any("objects are in upper" in line for line in complaints)
