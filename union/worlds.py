@@ -161,7 +161,8 @@ def play(batch: Batch, arena: Arena) -> list[Wrong]:
     before = Example((), xino="nofollow" if batch.detach else "off").configuration()
     turns = tuple(Turn(name, _group(batch, name, sequence), (1,)) for name, sequence in sequences.items())
     with mount_union(before, Share(turns), arena.mountpoint, heard, arena.lay) as union:
-        runner = Runner(union.judge, None, heard, stated=False)  # the log is looked at when all is finished
+        # The log is looked at when all is finished.
+        runner = Runner(union.judge, None, heard, stated=False, quiet=True)
         for step in range(batch.length + 1):
             if step == batch.before and batch.detach:
                 after = replace(before, migrate="dfs", fence=True, moment="after")
