@@ -53,8 +53,9 @@ def scratch_directory(stack: ExitStack) -> Path:
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     # Only now under a name that is asked for its lock.
     path = path.rename(path.with_name(path.name.removeprefix(".")))
-    stack.callback(path.rmdir)
+    # Removed while it is locked: else another run could take it for a dead one's, and do it first.
     stack.callback(os.close, lock)
+    stack.callback(path.rmdir)
     tmpfs(stack, path, SCRATCH_PREFIX.rstrip("-"))
     return path
 

@@ -151,6 +151,24 @@ def test_scratch_of_dead_runs_is_removed_and_nothing_else(own_tmp: Path) -> None
 
 @needs_mounts
 @isolated
+def test_another_run_may_remove_dead_ones_while_this_one_ends(own_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = os.close
+
+    def close(fd: int) -> None:
+        """At whatever moment it closes something, the other one looks."""
+        closed(fd)
+        with monkeypatch.context() as undone:
+            undone.setattr(os, "close", closed)
+            workspace._reap()
+
+    with ExitStack() as stack, monkeypatch.context() as watched:
+        watched.setattr(os, "close", close)
+        scratch_directory(stack)
+    assert not list(own_tmp.iterdir())
+
+
+@needs_mounts
+@isolated
 def test_a_namespace_needs_the_privilege() -> None:
     os.setgid(65534)
     os.setuid(65534)
