@@ -75,7 +75,7 @@ def run(options: Options, length: int) -> int:
 
 
 class Record:
-    """What a search has done so far, a line of JSON for each batch. Raises SetupError when that cannot be kept."""
+    """What a search has done so far, a line of JSON for each batch. Raises OSError when that cannot be kept."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -146,7 +146,7 @@ class _Interruption:
         self.said.append("the migrator is killed")
 
     def _fill_up(self, overlay: Overlay, arena: Arena, steps: list[Step]) -> None:
-        """From the next step on there is no room in upper; then there is again."""
+        """From the next step on upper has no room, which is no reason not to list (D15); then it has some again."""
         with _opened(overlay) as root:
             for _, step in steps:
                 step(root)
@@ -157,8 +157,9 @@ class _Interruption:
                     try:
                         step(root)
                     except OSError as error:
-                        if error.errno != errno.ENOSPC:
-                            self.complaints.append(f"D12: {words}, with a full upper: {error}")
+                        self.said.append(f"{words}: {error.strerror}")
+                        if error.errno != errno.ENOSPC or words.startswith("list "):
+                            self.complaints.append(f"D12, D15: {words}, with a full upper: {error}")
             finally:
                 filler.unlink()
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 
@@ -74,3 +75,20 @@ def test_a_tree_with_a_directory_that_is_not_copied_is_found_out(here: Here, mon
     monkeypatch.setattr(migrate._Migrator, "_copy_up", lambda *_: None)
     complaints = here.play(Interrupted(TREE, 2, "power")).complaints
     assert any("objects are in upper" in line for line in complaints)
+
+
+def test_a_full_upper_takes_no_copy(here: Here) -> None:
+    steps = here.play(Interrupted(TREE, 3, "full")).steps
+    assert steps[3:] == ("upper is full", "copy up t/d/e: No space left on device")
+
+
+def test_a_listing_that_a_full_upper_makes_fail_is_found_out(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(name: str) -> Callable[[int], object]:
+        def work(root: int) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
+
+        return work
+
+    monkeypatch.setattr(interruption, "_list", no_room)
+    complaints = here.play(Interrupted(TREE, 3, "full")).complaints
+    assert any(line.startswith("D12, D15: list t/d, with a full upper: ") for line in complaints)
