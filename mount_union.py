@@ -15,8 +15,9 @@ from report.events import Checked, Evidence, Listener
 from union import overlay as overlays
 from union.configuration import Configuration
 from union.cycle import Cycler
-from union.detach import detach, over_empty_lower
+from union.detach import detach, over_empty_lower, reached
 from union.effective import Effective, effective
+from union.fence import Fence, Listening
 from union.judge import DeviceRule, Judge, Look
 from union.kernellog import KernelLog
 from union.layers import Foundation, Lay
@@ -38,6 +39,7 @@ class Union:
     log: KernelLog
     tell: Listener
     configuration: Configuration
+    fence: Fence | None = None
 
     def finish(self, spoiled: Collection[str]) -> None:
         """The last look: the whole tree, then the unmount, then what the kernel said to it.
@@ -48,6 +50,9 @@ class Union:
         look = Look.GLANCE if self.configuration.fence else Look.WHOLE
         complaints = tuple(self.judge.tree(look=look, skip=spoiled))
         self.tell(Checked("D7, D8, D9", "the whole union is as the model says at the end", complaints))
+        if isinstance(self.fence, Listening):
+            self.tell(Checked("D9", "no request has reached the lower since", tuple(reached(self.fence))))
+            self.tell(Evidence("lower requests", f"{self.fence.total} after the detach, {self.fence.account()}"))
         self.overlay.unmount()
         if self.configuration.fence and self.configuration.migrate != "none":
             over_empty_lower(self.overlay, self.judge, self.cycler, spoiled, self.tell)
@@ -82,9 +87,8 @@ def mount_union(
         tell(Evidence("kernel", f"{os.uname().release} ({os.uname().machine})"))
         tell(Evidence("layers", layers.describe()))
         tell(Evidence("options in effect", overlay.describe()))
-        if configuration.detach:
-            detach(configuration, overlay, judge, cycler, tell)
-        yield Union(share.turns, overlay, judge, cycler, log, tell, configuration)
+        fence = detach(configuration, overlay, judge, cycler, tell) if configuration.detach else None
+        yield Union(share.turns, overlay, judge, cycler, log, tell, configuration, fence)
 
 
 def _mount(stack: ExitStack, overlay: Overlay, share: Share, tell: Listener) -> None:

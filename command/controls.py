@@ -31,7 +31,7 @@ class Control:
 
 
 def _detached(**changes: object) -> Configuration:
-    migrated = Configuration(detach=True, lower_fs="xfs", xino="nofollow", migrate="dfs", fence=True)
+    migrated = Configuration(detach=True, lower_fs="xfs", xino="nofollow", migrate="dfs", fence="shutdown")
     return replace(migrated, **changes)  # type: ignore[arg-type]
 
 

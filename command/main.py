@@ -82,6 +82,10 @@ def _dispatch(options: Options) -> int:
         from command import play
 
         return play.run(options, options.example)
+    if options.table is not None:
+        from command import tables
+
+        return tables.run(options, options.table)
     if options.search:
         from command import search
 

@@ -7,6 +7,7 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from command import output, results
@@ -20,6 +21,7 @@ from tests.union import FAMILIES
 from tests.union.choice import Choice
 from union import syscalls
 from union.configuration import Configuration
+from union.detach import reached
 from union.effective import effective
 from union.errors import HarnessError, SetupError, Unsupported, UsageError
 from union.mountinfo import mounts
@@ -208,7 +210,8 @@ def _carry_out(configuration: Configuration, share: Share, how: str, tell: Liste
     with mount_union(configuration, share, MOUNTPOINT, tell) as union:
         within = share.rotating and any(turn.remounts for turn in share.turns)
         after = union.cycler.after if within else nothing
-        runner = Runner(union.judge, union.log, tell, after=after, slashes=configuration.slashes)
+        heard = partial(reached, union.fence)
+        runner = Runner(union.judge, union.log, tell, after=after, slashes=configuration.slashes, heard=heard)
         for turn in union.turns:
             runner.run_turn(turn, how)
             if share.rotating and not within and not runner.lost:

@@ -15,9 +15,8 @@ from typing import NoReturn, cast, get_args
 from command.expectations import Expectation, expectations
 from command.variables import places
 from tests.union.choice import Choice, Exclusion
-from union.configuration import Configuration, Kind, LowerFs, MigrateWay, Moment, Places, UpperFs
+from union.configuration import FENCES, Configuration, Kind, LowerFs, MigrateWay, Moment, Places, UpperFs, fence_for
 from union.errors import UsageError
-from union.fence import BITES
 
 DESCRIPTION = """\
 Show whether a Linux overlay can safely lose its lower layer.
@@ -31,6 +30,7 @@ Show whether a Linux overlay can safely lose its lower layer.
   ./run --play FILE              an example that a random test has found and written down
   ./run --search[=LENGTH]        all sequences of two operations, or LENGTH, in small worlds; goes on where it
                                  was interrupted
+  ./run --table=fences           what each way to fence a lower catches
   ./run --list                   the groups and scenarios
   ./run --pytest [ARGS...]       the project's own tests
   ./run --OPERATION PATH ...     one operation on a path of yours: --open-file, --chmod, --link, --mkdir,
@@ -50,7 +50,8 @@ Exit: 0 passed, 1 failed (a kernel that panics, too), 2 usage, 3 our own error (
 too), 4 nothing could run here.
 """
 
-ACTIONS = ("matrix", "controls", "list", "set_up", "clean_up", "play", "search")
+ACTIONS = ("matrix", "controls", "list", "set_up", "clean_up", "play", "search", "table")
+TABLES = ("fences",)
 BARE = {"--ov": "=", "--ovov": "=", "--search": "=2"}
 """What is understood behind options that may have a value of their own."""
 TIME_LIMIT = 900
@@ -63,6 +64,7 @@ class Options:
 
     action: str  # run, or one of ACTIONS
     example: Path | None  # what to play
+    table: str | None  # what to print
     search: int  # operations of each sequence to search
     jobs: int  # guests at a time
     configuration: Configuration
@@ -125,6 +127,7 @@ def _add_kinds(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--play", type=Path, metavar="FILE", help="play an example that a random test has found")
     what.add_argument("--search", nargs="?", metavar="=LENGTH", help="play all sequences of LENGTH "
                       "operations (default 2) in small worlds; what is done is kept if it is interrupted")
+    what.add_argument("--table", choices=TABLES, help="fences: what each fence catches, before the detach and after it")
     what.add_argument("--list", action="store_true", help="print the groups and scenarios, run nothing")
     what.add_argument("-s", "--set-up", action="store_true", help="build and mount, run nothing, leave it mounted")
     what.add_argument("-c", "--clean-up", action="store_true", help="unmount what -s or unionmount-testsuite left")
@@ -172,7 +175,10 @@ def _add_detach(parser: argparse.ArgumentParser) -> None:
         default="both",
         help="replay them before the detach, on unions that are not migrated, after it, or both (default)",
     )
-    detach.add_argument("--no-fence", action="store_true", help="do not shut the lower filesystem down")
+    detach.add_argument("--fence", choices=tuple(FENCES), help="how the lower is fenced: by default an xfs, ext4 or "
+                        "btrfs is shut down, the image of a squashfs or erofs swapped, and a fuse listened to: no "
+                        "request may reach it")
+    detach.add_argument("--no-fence", action="store_true", help="do not fence the lower")
 
 
 def _add_kernel(parser: argparse.ArgumentParser) -> None:
@@ -211,6 +217,7 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> O
     return Options(
         action=action,
         example=args.play,
+        table=args.table,
         search=_length(args),
         jobs=_jobs(args, action),
         configuration=_configuration(args, where),
@@ -291,11 +298,11 @@ def _action(args: argparse.Namespace) -> str:
     action = chosen[0] if chosen else "run"
     if action == "set_up" and not kinds:
         raise UsageError("--set-up needs to know what: add --no, --ov or --ovov")
-    if action in ("matrix", "controls", "list", "play", "search") and kinds:
+    if action in ("matrix", "controls", "list", "play", "search", "table") and kinds:
         raise UsageError(f"--{action} takes no type")
     if action == "controls" and (args.xino or args.xdev or args.groups):
         raise UsageError("--controls chooses its own runs; it takes no type, flag or group")
-    if action in ("list", "set_up", "play", "search") and args.groups:
+    if action in ("list", "set_up", "play", "search", "table") and args.groups:
         raise UsageError(f"--{action.replace('_', '-')} takes no group")
     return action
 
@@ -335,7 +342,7 @@ def _configuration(args: argparse.Namespace, where: Places) -> Configuration:
         slashes=args.ts == "1",
         detach=detach,
         migrate=cast(MigrateWay, args.migrate or "mail") if detach else "none",
-        fence=detach and not args.no_fence,
+        fence="" if not detach or args.no_fence else _fence(args, _lower(args)),
         moment=args.operations if detach else "after",
         places=where,
     )
@@ -357,18 +364,31 @@ def _detach(args: argparse.Namespace, where: Places, kind: Kind) -> bool:
     if args.detach == "on" and not detach:
         yours = "layers in a directory of yours are not ours to fence"
         raise UsageError(f"--detach=on: {yours if where.given else 'it needs --xino and an overlay'}")
-    if (args.migrate or args.no_fence or args.operations != "both") and not detach:
-        raise UsageError("--migrate, --no-fence and --operations belong to the detach run: add --xino")
+    if (args.migrate or args.fence or args.no_fence or args.operations != "both") and not detach:
+        raise UsageError("--migrate, --fence, --no-fence and --operations belong to the detach run: add --xino")
     if not detach:
         return False
     if args.samefs:
         raise UsageError("--samefs: a lower on the upper's filesystem cannot be fenced; add --detach=off for xino=on")
-    lower = "squashfs" if args.squashfs else "erofs" if args.erofs else args.lower_fs or "xfs"
-    if lower not in BITES and not args.no_fence:
-        raise UsageError(f"{lower} cannot be shut down, so it cannot be fenced; add --detach=off for xino=on")
+    if not args.no_fence and not fence_for(_lower(args)):
+        raise UsageError(f"{_lower(args)} cannot be fenced; add --detach=off for xino=on")
+    if args.no_fence and args.fence:
+        raise UsageError("--fence and --no-fence exclude each other")
     if args.maxfs and (_kind(args)[1] or 0):
         raise UsageError("--maxfs: rotated layers on a tmpfs cannot be fenced; add --detach=off for xino=on")
     return True
+
+
+def _lower(args: argparse.Namespace) -> str:
+    """The kind of lower of a detach run."""
+    return "squashfs" if args.squashfs else "erofs" if args.erofs else args.lower_fs or "xfs"
+
+
+def _fence(args: argparse.Namespace, lower: str) -> str:
+    if args.fence and lower not in FENCES[args.fence]:
+        kinds = ", ".join(FENCES[args.fence])
+        raise UsageError(f"--fence={args.fence} is for a lower on {kinds}, this one is on {lower}")
+    return args.fence or fence_for(lower)
 
 
 def _excluded(args: argparse.Namespace) -> tuple[Exclusion, ...]:
@@ -392,7 +412,8 @@ def _words(args: argparse.Namespace) -> tuple[str, ...]:
     words += [f"--fuse={args.fuse}"] if args.fuse else []
     flags = (*LAYOUTS, "xino", "xdev", "meta", "verify", "no_fence", *ACTIONS)
     words += [f"--{name.replace('_', '-')}" for name in flags if getattr(args, name)]
-    values = {"maxfs": 0, "lower_fs": None, "upper_fs": "tmpfs", "ts": "0", "detach": None, "migrate": None}
+    values = {"maxfs": 0, "lower_fs": None, "upper_fs": "tmpfs", "ts": "0", "detach": None, "migrate": None,
+              "fence": None}
     for name, default in {**values, "operations": "both", "shard": "1/1"}.items():
         if getattr(args, name) != default:
             words.append(f"--{name.replace('_', '-')}={getattr(args, name)}")

@@ -11,10 +11,31 @@ Kind = Literal["no", "ov", "ovov"]
 Xino = Literal["off", "on", "nofollow"]
 MigrateWay = Literal["mail", "dfs", "none"]
 Moment = Literal["both", "before", "after"]
-LowerFs = Literal["tmpfs", "xfs", "ext4", "btrfs", "squashfs", "erofs"]
+LowerFs = Literal["tmpfs", "xfs", "ext4", "btrfs", "squashfs", "erofs", "fuse"]
 UpperFs = Literal["tmpfs", "xfs", "ext4", "btrfs"]
 Option = tuple[str, str]
 """A mount option: its name and its value, "" for a flag."""
+
+FENCES = {
+    "shutdown": ("xfs", "ext4", "btrfs"),
+    "shutdown-flushed": ("xfs", "ext4", "btrfs"),
+    "swapped": ("squashfs", "erofs"),
+    "overwritten": ("squashfs", "erofs", "xfs", "ext4", "btrfs"),
+    "truncated": ("squashfs", "erofs", "xfs", "ext4", "btrfs"),
+    "silence": ("fuse",),
+    "killed": ("fuse",),
+    "aborted": ("fuse",),
+    "stopped": ("fuse",),
+    "failing": ("fuse",),
+    "lying": ("fuse",),
+}
+"""The fences, and the kinds of lower each is for. A lower gets the first that is for it unless another is named."""
+
+
+def fence_for(lower_fs: str) -> str:
+    """The fence that a lower gets by itself; "" if there is none for it."""
+    return next((name for name, lowers in FENCES.items() if lower_fs in lowers), "")
+
 
 EVERYTHING = "*"  # leave_unlisted: no directory is listed
 
@@ -55,7 +76,7 @@ class Configuration:
     slashes: bool = False  # a terminal slash on each path under test
     detach: bool = False  # the lower is migrated and fenced before the operations
     migrate: MigrateWay = "none"
-    fence: bool = False
+    fence: str = ""  # how the lower is fenced, a name of union.fences; "" if it is not
     in_process: bool = False  # the fence is raised without a program
     moment: Moment = "after"  # when the operations of a detach run are replayed
     leave_uncopied: str | None = None  # a control: this file is not copied up
@@ -76,7 +97,7 @@ class Configuration:
     def layers_are_chosen(self) -> bool:
         """Whether anything is asked for that is about its own layers and their overlay, but to detach them."""
         own = Configuration() if not self.detach else Configuration(lower_fs="xfs", xino="nofollow")
-        how = {"detach": False, "migrate": "none", "fence": False, "moment": "after"}
+        how = {"detach": False, "migrate": "none", "fence": "", "moment": "after"}
         return replace(self, **how, leave_uncopied=None, leave_unlisted=None) != own  # type: ignore[arg-type]
 
     @property
@@ -86,7 +107,7 @@ class Configuration:
 
     def stages(self) -> tuple[Configuration, ...]:
         """The runs that it stands for: of a detach run one before the detach, on unions of its own, and one after."""
-        before = replace(self, migrate="none", fence=False, moment="before")
+        before = replace(self, migrate="none", fence="", moment="before")
         after = replace(self, moment="after")
         if not self.detached:
             return (after,)
@@ -103,6 +124,6 @@ class Configuration:
         words += [f"--{flag}" for flag in ("meta", "verify") if getattr(self, flag)]
         if self.detach and self.migrate != "mail":
             words.append(f"--migrate={self.migrate}")
-        if self.detach and not self.fence:
-            words.append("--no-fence")
+        if self.detach and self.fence != fence_for(self.lower_fs):
+            words.append(f"--fence={self.fence}" if self.fence else "--no-fence")
         return " ".join(words)

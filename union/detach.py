@@ -14,11 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from report.events import Checked, Evidence, Listener
-from union import migrate, syscalls
+from union import fences, migrate, syscalls
 from union.configuration import EVERYTHING, Configuration
 from union.cycle import Cycler
 from union.errors import SetupError
-from union.fence import Shutdown
+from union.fence import Fence
 from union.filesystems import tmpfs
 from union.inodes import DirectoryInode, LinkInode
 from union.judge import Judge, Look
@@ -33,8 +33,10 @@ METACOPY = "trusted.overlay.metacopy"
 MISSING = ".never-there"  # a name that no layer has
 
 
-def detach(configuration: Configuration, overlay: Overlay, judge: Judge, cycler: Cycler, tell: Listener) -> None:
-    """Take the union from its first mount to the fenced lower, as `configuration` says.
+def detach(
+    configuration: Configuration, overlay: Overlay, judge: Judge, cycler: Cycler, tell: Listener
+) -> Fence | None:
+    """Take the union from its first mount to the fenced lower, as `configuration` says; the fence, if there is one.
 
     Tells checks and evidence; raises SetupError when the fence cannot be raised or does not bite.
     """
@@ -46,8 +48,11 @@ def detach(configuration: Configuration, overlay: Overlay, judge: Judge, cycler:
         _spread(configuration.rotations, judge, cycler, tell)
     if configuration.migrate != "none":
         _migrate(configuration, overlay, judge, tell)
-    if configuration.fence:
-        _fence(Shutdown(overlay.stack.lower, in_process=configuration.in_process), judge, tell)
+    if not configuration.fence:
+        return None
+    fence = fences.make(configuration.fence, overlay.stack.lower, in_process=configuration.in_process)
+    _fence(fence, judge, tell)
+    return fence
 
 
 def _spread(rotations: int, judge: Judge, cycler: Cycler, tell: Listener) -> None:
@@ -116,14 +121,20 @@ def _unmigrated(migration: Migration) -> Iterator[str]:
         yield f"{migration.objects - migration.in_upper} of {migration.objects} objects are not in the upper layer"
 
 
-def _fence(fence: Shutdown, judge: Judge, tell: Listener) -> None:
+def _fence(fence: Fence, judge: Judge, tell: Listener) -> None:
     fence.fence()
     tell(Evidence("fence", fence.self_test()))
-    tell(Checked("D9", "no EIO with warm caches", tuple(_missing_names(judge))))
+    fence.guard()
+    tell(Checked("D9", "no EIO with warm caches", (*_missing_names(judge), *reached(fence))))
     syscalls.drop_caches()
     # The migration has counted what is in upper.
-    complaints = (*judge.tree(look=Look.CONTENT), *_missing_names(judge))
+    complaints = (*judge.tree(look=Look.CONTENT), *_missing_names(judge), *reached(fence))
     tell(Checked("D2, D3, D9", "no EIO and the same inode numbers with cold caches", complaints))
+
+
+def reached(fence: Fence | None) -> list[str]:
+    """Complaints about what reached a lower that is listened to, since the last time (D9)."""
+    return [f"the lower was asked: {what}" for what in fence.heard()] if fence else []
 
 
 def over_empty_lower(overlay: Overlay, judge: Judge, cycler: Cycler, skip: Collection[str], tell: Listener) -> None:

@@ -98,7 +98,7 @@ def play(example: Example, arena: Arena) -> Played:
         [turn] = union.turns
         for number in (1, 2) if example.detaches else (1,):
             if number == 2:
-                after = replace(before, migrate=example.migrate, fence=True, moment="after")
+                after = replace(before, migrate=example.migrate, fence="shutdown", moment="after")
                 detach(after, union.overlay, union.judge, union.cycler, heard)
                 union.configuration = after
             if heard.complaints:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Fences: make a lower layer unusable, and prove that it bites.
+"""Fences: make a lower layer unusable, or listen to it, and prove that this works.
 
 Only a filesystem that this process made and mounted is ever fenced, and it is recognised by its mount
 id and device: the path may lead to something else by now.
@@ -9,102 +9,125 @@ from __future__ import annotations
 
 import errno
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from dataclasses import dataclass
+from typing import ClassVar, Final
 
 from union import mountinfo, syscalls
+from union.configuration import FENCES
 from union.errors import SetupError, Unsupported
 from union.filesystems import Layer
-from union.programs import run_quietly
 
-ABSENT_NAME: Final = ".ovl-detach-absent"  # no layer has it, so no cache can answer for it
+ABSENT_NAME: Final = ".ovl-detach-absent"  # no layer has a name that begins like this
+Act = Callable[[], object]
+AS_BEFORE: Final = "as before"
+LOOKUP, STAT, LISTING, READ = "lookup", "stat", "listing", "read"
+EVERYTHING: Final = (LOOKUP, STAT, LISTING, READ)
 
 
 class CannotFence(Unsupported):
-    """This kind of lower layer cannot be made unusable."""
+    """This kind of lower layer cannot be made unusable in this way."""
 
 
-BITES: Final = {
-    "xfs": ("lookup", "stat", "listing", "read"),
-    "btrfs": ("read",),
-    "ext4": ("read",),  # all the rest is answered from its caches and its disk as before
-}
-"""What must fail with EIO on a filesystem that was shut down; what else fails differs from kernel to kernel."""
+class Fence(ABC):
+    """One way to fence one lower layer.
 
+    `name` is what the command line calls it, `words` are what an access may come to that it catches: the name of an
+    errno, or words of its own. With `cold` it is blind while caches are warm.
+    """
 
-class Shutdown:
-    """The mail's fence: `xfs_io -x -c shutdown` on the lower filesystem. After it accesses give EIO."""
+    name: ClassVar[str]
+    what: ClassVar[str]  # for people
+    words: ClassVar[tuple[str, ...]] = ("EIO",)
+    cold: ClassVar[bool] = False
 
-    def __init__(self, layer: Layer, *, in_process: bool = False) -> None:
-        """`in_process`: by the system call that xfs_io makes.
-
-        Raises CannotFence for a layer of the user's and for a filesystem that cannot be shut down.
-        """
+    def __init__(self, layer: Layer) -> None:
+        """Raises CannotFence for a layer of the user's and for a filesystem that this fence is not for."""
         if not layer.ours:
-            raise CannotFence(f"{layer.root} is the user's: only a filesystem of our own is ever shut down")
-        if layer.fstype not in BITES:
-            raise CannotFence(f"the lower layer is {layer.fstype}: only {', '.join(BITES)} can be shut down")
-        self._layer = layer
-        self._in_process = in_process
+            raise CannotFence(f"{layer.root} is the user's: only a filesystem of our own is ever fenced")
+        lowers = FENCES[self.name]
+        if layer.fstype not in lowers:
+            raise CannotFence(f"the lower layer is {layer.fstype}: {self.what} is for {', '.join(lowers)}")
+        self.layer = layer
         self._canary = ""
         self._size = 0
-        self.refused: dict[str, int] = {}  # what the self-test did, and the errno it got
+        self._lookups = 0
+        self._before: dict[str, Outcome] = {}
+        self.caught: dict[str, str] = {}  # what the self-test did, and what came of it
+
+    @abstractmethod
+    def _raise(self, root: int) -> None:
+        """Do it; `root` is a descriptor of the layer's root."""
+
+    def must(self) -> tuple[str, ...]:
+        """What of EVERYTHING it must catch on this filesystem; what else it does differs from kernel to kernel."""
+        return EVERYTHING
+
+    def heard(self) -> list[str]:
+        """What has reached the lower since the fence was raised or this was last asked, if it listens."""
+        return []
+
+    def guard(self) -> None:  # noqa: B027 - nobody hangs in most of them
+        """See to it that who runs into the fence does not hang there for ever; called when the self-test is over."""
 
     def fence(self) -> None:
-        """Read a canary file of the lower, then shut the filesystem down.
+        """Read a canary file of the lower, then make the lower unusable.
 
-        Raises CannotFence when this kernel cannot shut such a filesystem down, and SetupError: the layer is not
-        the mount that was made, it is unreadable already, it holds no file to read, or xfs_io is missing or fails.
+        Raises CannotFence when this kernel cannot do that with such a filesystem, and SetupError: the layer is not the
+        mount that was made, it is unreadable already, it holds no file to read, or a program is missing or fails.
         """
         with self._ours() as root:
             self._canary, self._size = _read_canary(root)
-            if self._in_process:
-                _go_down(self._layer)
-                return
-            # By descriptor: what the path means may change under us, this cannot.
-            arguments = ["-x", "-c", "shutdown", f"/proc/self/fd/{root}"]
-            try:
-                run_quietly("xfs_io", "xfsprogs", arguments, f"xfs_io -x -c shutdown {self._layer.root}", [root])
-            except SetupError as error:
-                if os.strerror(errno.ENOTTY) not in str(error):
-                    raise
-                raise CannotFence(f"kernel {os.uname().release} cannot shut {self._layer.fstype} down") from error
+            self._before = {what: outcome(act) for what, act in self._attempts(root)}
+            self._raise(root)
 
     def self_test(self, *, cold: bool = False) -> str:
-        """Look up, list, stat and read in the fenced lower: what BITES names must give EIO.
+        """Look up, list, stat and read in the fenced lower: what `must` names has to be caught.
 
-        XFS asks for the shutdown before it looks into any cache, so caches need not be dropped; with
-        `cold` they are (all of the system's, so the union is cold afterwards too).
+        With `cold`, or if the fence is blind otherwise, caches are dropped before: all of the system's, so the union
+        is cold afterwards too. Returns a line of evidence; raises SetupError when the fence does not bite.
         """
         if not self._canary:
             raise SetupError("the self-test of a fence comes after the fence")
-        if cold:
+        if cold or self.cold:
             syscalls.drop_caches()
         with self._ours() as root:
-            self.refused = {what: _errno_of(attempt) for what, attempt in self._attempts(root)}
-        bites = BITES[self._layer.fstype]
-        wrong = [f"{what} {_name(got)}" for what, got in self.refused.items() if got != errno.EIO and what in bites]
+            self.caught = {what: self.judge(act, self._before[what]) for what, act in self._attempts(root)}
+        must = self.must()
+        wrong = [f"{what} {came}" for what, came in self.caught.items() if what in must and came not in self.words]
         if wrong:
-            what = f"the fence does not bite on {self._layer.root}"
-            raise SetupError(f"{what}: {', '.join(wrong)} instead of EIO")
-        before = f"read {self._size} bytes of {self._canary} before"
-        bitten = ", ".join(what for what, got in self.refused.items() if got == errno.EIO)
-        blind = ", ".join(what for what, got in self.refused.items() if got != errno.EIO)
-        kind = self._layer.fstype.upper() if self._layer.fstype == "xfs" else self._layer.fstype
-        spared = f" (not for {blind})" if blind else ""
-        return f"{kind} shutdown; self-test: {before}, EIO for {bitten} after{spared}"
+            instead = f"instead of {' or '.join(self.words)}"
+            raise SetupError(f"the fence does not bite on {self.layer.root}: {', '.join(wrong)} {instead}")
+        return self._describe()
 
-    def _attempts(self, root: int) -> Iterator[tuple[str, Callable[[], object]]]:
-        yield "lookup", lambda: os.stat(ABSENT_NAME, dir_fd=root, follow_symlinks=False)
-        yield "stat", lambda: os.stat(self._canary, dir_fd=root, follow_symlinks=False)
-        yield "listing", lambda: _list(root)
-        yield "read", lambda: _read(root, self._canary)
+    def _describe(self) -> str:
+        before = f"read {self._size} bytes of {self._canary} before"
+        bitten = [what for what, came in self.caught.items() if came in self.words]
+        blind = ", ".join(what for what in self.caught if what not in bitten)
+        found = dict.fromkeys(self.caught[what] for what in bitten)
+        words = "; ".join(f"{word} for {', '.join(w for w in bitten if self.caught[w] == word)}" for word in found)
+        spared = f" (not for {blind})" if blind else ""
+        kind = self.layer.fstype.upper() if self.layer.fstype == "xfs" else self.layer.fstype
+        return f"{kind} {self.what}; self-test: {before}, {words} after{spared}"
+
+    def judge(self, act: Act, before: Outcome) -> str:
+        """Do it once behind the fence, where it gave `before` without one; what came of it, AS_BEFORE or in words."""
+        return compare(outcome(act), before)
+
+    def _attempts(self, root: int) -> Iterator[tuple[str, Act]]:
+        self._lookups += 1  # a name that was not found may be remembered
+        absent = f"{ABSENT_NAME}-{self._lookups}"
+        yield LOOKUP, lambda: os.stat(absent, dir_fd=root, follow_symlinks=False)
+        yield STAT, lambda: os.stat(self._canary, dir_fd=root, follow_symlinks=False)
+        yield LISTING, lambda: _list(root)
+        yield READ, lambda: _read(root, self._canary)
 
     @contextmanager
     def _ours(self) -> Iterator[int]:
         """A descriptor of the layer's root, once it is clear that this still is the mount we made."""
-        layer = self._layer
+        layer = self.layer
         try:
             fd = os.open(layer.root, os.O_PATH | os.O_DIRECTORY)
         except OSError as error:
@@ -120,16 +143,51 @@ class Shutdown:
             os.close(fd)
 
 
-def _go_down(layer: Layer) -> None:
-    fd = os.open(layer.root, os.O_RDONLY | os.O_DIRECTORY)
+class Listening(Fence):
+    """A fence that lets the lower work on, and hears what reaches it."""
+
+    total = 0  # how much it has heard so far, its self-test left out
+
+    @abstractmethod
+    def _heard(self) -> list[str]:
+        """What has reached the lower since the last call."""
+
+    @abstractmethod
+    def account(self) -> str:
+        """What the lower was asked before, in words."""
+
+    def heard(self) -> list[str]:
+        """What has reached the lower since the fence was raised or this was last asked."""
+        found = self._heard()
+        self.total += len(found)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an act gave: a value, or an errno."""
+
+    value: object = None
+    errno: int = 0
+
+
+def outcome(act: Act) -> Outcome:
+    """Do it."""
     try:
-        if syscalls.mount_id(fd) != layer.mount_id:
-            raise SetupError(f"{layer.root} is not what this run mounted there: not fenced")
-        syscalls.go_down(fd)
+        found = act()
     except OSError as error:
-        raise SetupError(f"{layer.root} cannot be shut down: {error}") from error
-    finally:
-        os.close(fd)
+        return Outcome(errno=error.errno or errno.EIO)
+    # Numbers are those of the mount, and access times move with each look.
+    return Outcome((found.st_mode, found.st_size) if isinstance(found, os.stat_result) else found)
+
+
+def compare(came: Outcome, before: Outcome) -> str:
+    """The name of an errno that it did not give before, AS_BEFORE, or something else."""
+    if came == before:
+        return AS_BEFORE
+    if came.errno:
+        return errno.errorcode.get(came.errno, str(came.errno))
+    return "something else"
 
 
 def _read_canary(root: int) -> tuple[str, int]:
@@ -145,7 +203,7 @@ def _read_canary(root: int) -> tuple[str, int]:
                 os.close(fd)
             for name, _ino, kind in sorted(entries):
                 path = name if directory == "." else f"{directory}/{name}"
-                if kind == syscalls.DT_REG and (size := _read(root, path)):
+                if kind == syscalls.DT_REG and (size := len(_read(root, path))):
                     return path, size
                 if kind == syscalls.DT_REG:
                     empty = empty or path
@@ -158,30 +216,18 @@ def _read_canary(root: int) -> tuple[str, int]:
     raise SetupError("the lower layer has no file: nothing to test the fence with")
 
 
-def _read(root: int, path: str) -> int:
-    """Open and read up to a page of a file; the number of bytes."""
+def _read(root: int, path: str) -> bytes:
+    """Open and read up to a page of a file."""
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=root)
     try:
-        return len(os.read(fd, 4096))
+        return os.read(fd, 4096)
     finally:
         os.close(fd)
 
 
-def _list(root: int) -> None:
+def _list(root: int) -> list[str]:
     fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=root)
     try:
-        syscalls.getdents(fd)
+        return sorted(entry.name for entry in syscalls.getdents(fd))
     finally:
         os.close(fd)
-
-
-def _errno_of(attempt: Callable[[], object]) -> int:
-    try:
-        attempt()
-    except OSError as error:
-        return error.errno or 0
-    return 0
-
-
-def _name(number: int) -> str:
-    return errno.errorcode.get(number, str(number)) if number else "succeeded"

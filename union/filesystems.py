@@ -10,7 +10,7 @@ import errno
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +33,7 @@ class Layer:
     source: str
     device: str
     ours: bool = True
+    server: object = field(default=None, compare=False)  # who serves one in user space
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,10 @@ _FORMATS: Final = {
     "ext4": _Format("mkfs.ext4", "e2fsprogs", ("-q", "-F", "-E", "nodiscard,lazy_itable_init=1"), 256 << 20),
     "btrfs": _Format("mkfs.btrfs", "btrfs-progs", ("-q", "-K"), 256 << 20),
 }
+# Fragments: the kernel keeps the last few for good, and in a small image that is all.
+_SQUASH: Final = ("{tree}", "{image}", "-quiet", "-no-progress", "-no-fragments")
 _IMAGES: Final = {
-    "squashfs": _Format("mksquashfs", "squashfs-tools", ("{tree}", "{image}", "-quiet", "-no-progress"), 0),
+    "squashfs": _Format("mksquashfs", "squashfs-tools", _SQUASH, 0),
     "erofs": _Format("mkfs.erofs", "erofs-utils", ("{image}", "{tree}"), 0),
 }
 _IN_MEMORY: Final = ("tmpfs", "ramfs")

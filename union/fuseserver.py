@@ -346,13 +346,22 @@ class Server:
     def _nothing(self, _asked: Request, _path: str) -> bytes:
         return b""
 
-    def _no_ioctl(self, _asked: Request, _path: str) -> bytes:
-        raise OSError(errno.ENOTTY, "no ioctl")
+    def _ioctl(self, asked: Request, path: str) -> bytes:
+        """Those by which an overlay reads the flags of a file (chattr)."""
+        _handle, _flags, command, _argument, _given, room = asked.numbers("=QIIQII")
+        if command not in _FLAG_IOCTLS:
+            raise OSError(errno.ENOTTY, "no ioctl")
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            return fusewire.ioctl_result(fcntl.ioctl(fd, command, bytes(room)))
+        finally:
+            os.close(fd)
 
     def _refuse(self, asked: Request, _path: str) -> bytes:
         raise OSError(errno.EROFS if asked.operation in _CHANGES else errno.ENOSYS, "refused")
 
 
+_FLAG_IOCTLS: Final = (0x80086601, 0x80046601, 0x801C581F)  # FS_IOC_GETFLAGS, the same of 32 bits, FS_IOC_FSGETXATTR
 _SERVE: Final = Rule(Action.SERVE)
 _CHANGES: Final = frozenset({
     Op.SETATTR, Op.SYMLINK, Op.MKNOD, Op.MKDIR, Op.UNLINK, Op.RMDIR, Op.RENAME, Op.RENAME2, Op.LINK, Op.WRITE,
@@ -378,7 +387,7 @@ _ANSWERS: Final[dict[int, Callable[[Server, Request, str], bytes]]] = {
     Op.FSYNC: Server._nothing,
     Op.FSYNCDIR: Server._nothing,
     Op.ACCESS: Server._nothing,
-    Op.IOCTL: Server._no_ioctl,
+    Op.IOCTL: Server._ioctl,
 }
 
 

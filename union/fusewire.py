@@ -188,6 +188,11 @@ def sized(data: bytes, room: int) -> bytes:
     return data
 
 
+def ioctl_result(data: bytes) -> bytes:
+    """The answer to an ioctl that succeeded and gives `data`."""
+    return struct.pack("=iIII", 0, 0, 0, 0) + data
+
+
 def listing(entries: Iterable[tuple[str, int, int]], first: int, room: int) -> bytes:
     """As many directory entries (name, ino, DT_*) as fit into `room` bytes; the first has position `first`."""
     found = b""

@@ -23,6 +23,7 @@ from union.workspace import claim, scratch_directory
 LOWER_NAME: Final = "lower_layer"  # mount sources of the classical suite: its clean-up knows them too
 UPPER_NAME: Final = "upper_layer"
 NESTED_NAME: Final = "nested_layer"
+SERVED: Final = "fuse"  # a lower that is served by a daemon of ours
 DEFAULT: Final = Configuration()
 
 
@@ -128,7 +129,7 @@ class Foundation:
             return filesystems.of_the_user(roots.lower)
         if configuration.samefs:
             return replace(self.upper, root=roots.lower)
-        if configuration.lower_fs in filesystems.READ_ONLY:
+        if configuration.lower_fs in (*filesystems.READ_ONLY, SERVED):
             return filesystems.tmpfs(self._stack, roots.lower, LOWER_NAME)  # until its content is known
         return filesystems.make(self._stack, configuration.lower_fs, roots.lower, roots.scratch, LOWER_NAME)
 
@@ -176,6 +177,13 @@ class Foundation:
             image.mkdir()
             self.lower = filesystems.packed(self._stack, configuration.lower_fs, root, image, roots.scratch, LOWER_NAME)
             root = image
+        if configuration.lower_fs == SERVED:
+            from union.lowerfuse import LowerFuse  # with all that a daemon needs; few runs have one
+
+            served = roots.scratch / "served"
+            served.mkdir()
+            self.lower = LowerFuse(self._stack, root, served, LOWER_NAME).layer
+            root = served
         return root, (root,) if len(trees) == 1 else tuple(root / str(n) for n in range(len(trees)))
 
 

@@ -9,22 +9,26 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import signal
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from union import filesystems, syscalls
 from union.errors import SetupError, Unsupported
-from union.filesystems import Layer
 from union.fuseserver import Content, Rule, Server
 from union.requestlog import RequestLog
 
 FSTYPE: Final = "fuse"
+PATIENCE: Final = 3.0
+_GLANCE: Final = 0.2  # seconds between two looks of the watchdog
 _DEVICE: Final = "/dev/fuse"
 _PR_SET_PDEATHSIG: Final = 1
 _OPTIONS: Final = "fd={fd},rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other"
@@ -48,6 +52,8 @@ class LowerFuse:
         The tree must lie on one filesystem and stay as it is. With `passthrough` the kernel reads files itself, from
         where the daemon has opened them. Raises SetupError, or Unsupported if this kernel cannot.
         """
+        self._stack = stack
+        self._control_directory: Path | None = None
         self.log = RequestLog()
         try:
             device = os.open(_DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -65,7 +71,7 @@ class LowerFuse:
         if not self._answer():
             raise Unsupported(f"fuse of kernel {os.uname().release} lacks what is needed"
                               f"{' to pass files through' if passthrough else ''}")  # fmt: skip
-        self.layer: Layer = filesystems.layer(at, FSTYPE, name)
+        self.layer = replace(filesystems.layer(at, FSTYPE, name), server=self)
 
     # its rules
 
@@ -85,8 +91,7 @@ class LowerFuse:
 
     def kill(self) -> None:
         """SIGKILL: the connection is gone when this returns."""
-        os.kill(self.pid, signal.SIGKILL)
-        self._reap()
+        _end_process(self.pid)
 
     def stop(self) -> None:
         """SIGSTOP: no request is answered any more."""
@@ -97,21 +102,40 @@ class LowerFuse:
         """SIGCONT: it goes on with what has come since it was stopped."""
         os.kill(self.pid, signal.SIGCONT)
 
-    def _reap(self) -> None:
-        with suppress(ChildProcessError):  # it was reaped before
-            os.waitpid(self.pid, 0)
+    def abort(self) -> None:
+        """Let the kernel end the connection: what waits fails with ECONNABORTED, what comes after with ENOTCONN."""
+        (self._connection() / "abort").write_text("1")
+
+    def watch(self) -> None:
+        """Let a process of ours abort the connection once requests have been waiting in it for PATIENCE seconds.
+
+        It ends with the filesystem. Its own look at the connection is the only way to learn of them: a daemon that is
+        stopped takes none, and the kernel tells nobody.
+        """
+        connection = self._connection()
+        watchdog = os.fork()
+        if watchdog == 0:
+            _guard(connection)
+        self._stack.callback(_end_process, watchdog)
+
+    def _connection(self) -> Path:
+        """The directory of the kernel's control filesystem that is about this mount."""
+        if self._control_directory is None:
+            at = self.layer.root.with_name(f"{self.layer.root.name}.connections")
+            at.mkdir()
+            filesystems.mount(self._stack, "connections", at, "fusectl", "")
+            self._control_directory = at
+        major, minor = map(int, self.layer.device.split(":"))
+        number = (minor & 0xFF) | (major << 8) | ((minor & ~0xFF) << 12)  # how the kernel packs it
+        return self._control_directory / str(number)
 
     def _end(self) -> None:
-        with suppress(ProcessLookupError):  # it has died before, as it was told to
-            os.kill(self.pid, signal.SIGKILL)
-        self._reap()
+        _end_process(self.pid)
         self._control.close()
 
     def _ask(self, word: str, value: object = None) -> Any:
-        try:
+        with suppress(BrokenPipeError):  # it may have said why it died
             self._control.send((word, value))
-        except OSError as error:
-            raise SetupError(f"the daemon of the FUSE lower is gone: {error.strerror}") from error
         return self._answer()
 
     def _answer(self) -> Any:
@@ -124,15 +148,45 @@ class LowerFuse:
         return answer
 
 
+def _end_process(pid: int) -> None:
+    # Either has died, or was reaped, before.
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    with suppress(ChildProcessError):
+        os.waitpid(pid, 0)
+
+
+def _guard(connection: Path) -> NoReturn:
+    """Be the watchdog."""
+    try:
+        _die_with_parent()
+        _close_all_but(())
+        idle = select.poll()
+        since: float | None = None
+        while True:
+            idle.poll(_GLANCE * 1000)
+            waits = int((connection / "waiting").read_text()) > 0
+            since = (since or time.monotonic()) if waits else None
+            if since is not None and time.monotonic() - since > PATIENCE:
+                (connection / "abort").write_text("1")
+                os._exit(0)
+    except BaseException:  # noqa: BLE001 - the filesystem is gone, or we are
+        os._exit(0)
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    for number in (signal.SIGINT, signal.SIGTERM):  # meant for who started us, and then it kills us
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _fork(server: Callable[[], Server], tree: Path, needed: tuple[int, ...], control: Connection) -> int:
     """Run the server in a child process that has nothing else of ours open; its pid."""
     pid = os.fork()
     if pid:
         return pid
     try:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        for number in (signal.SIGINT, signal.SIGTERM):  # meant for who started us, and then it kills us
-            signal.signal(number, signal.SIG_IGN)
+        _die_with_parent()
         os.chdir(tree)
         _close_all_but(needed)
         server().run()

@@ -163,8 +163,8 @@ class _Player:
         if not (unready or is_detached(self._model)):
             self._heard.steps[-1] = "- no fence: a lower is needed"
             return
-        self._detach(replace(self._settings, migrate="none", fence=True))
-        self._union.configuration = replace(self._settings, migrate="none" if unready else "dfs", fence=True)
+        self._detach(replace(self._settings, migrate="none", fence="shutdown"))
+        self._union.configuration = replace(self._settings, migrate="none" if unready else "dfs", fence="shutdown")
 
     def _detach(self, settings: Configuration) -> None:
         detach(settings, self._union.overlay, self._judge, self._union.cycler, self._heard)

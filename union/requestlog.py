@@ -76,7 +76,13 @@ class RequestLog:
 
     def since(self, position: int = _USED.size, *, housekeeping: bool = False) -> Iterator[Asked]:
         """The requests from `position` on, the oldest first; with `housekeeping` also what calls no method."""
-        end = self.position
+        yield from self._between(position, self.position, housekeeping)
+
+    def until(self, position: int) -> Iterator[Asked]:
+        """The requests before `position` that call a method."""
+        yield from self._between(_USED.size, position, housekeeping=False)
+
+    def _between(self, position: int, end: int, housekeeping: bool) -> Iterator[Asked]:
         while position < end:
             when, pid, number, length = _RECORD.unpack_from(self._memory, position)
             start = position + _RECORD.size

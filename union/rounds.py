@@ -91,7 +91,7 @@ class _Played:
                 if self._complaints:
                     return
             if example.detaches:
-                after = replace(before, migrate="dfs", fence=True, moment="after")
+                after = replace(before, migrate="dfs", fence="shutdown", moment="after")
                 detach(after, union.overlay, union.judge, union.cycler, self)
                 union.configuration = after
                 if not self._complaints:

@@ -31,8 +31,16 @@ from union.scenario import Group
 After = Callable[[Operation], list[str]]
 
 
+Heard = Callable[[], list[str]]
+
+
 def nothing(_: Operation) -> list[str]:
     """Nothing happens after an operation."""
+    return []
+
+
+def silent() -> list[str]:
+    """Nobody listens to the lower."""
     return []
 
 
@@ -59,11 +67,13 @@ class Runner:
         stated: bool = True,
         lists: bool = True,
         quiet: bool = False,
+        heard: Heard = silent,
     ) -> None:
         """The `log` is looked at after each scenario, if there is one. A `quiet` one tells of no operation and looks at
         no clock: who runs operations by the ten thousand can do without.
 
-        `after` is called when an operation succeeded and nothing is held, and may complain.
+        `after` is called when an operation succeeded and nothing is held, and may complain; `heard` after each
+        operation: it complains about what has reached the lower meanwhile.
 
         With `slashes` each path under test gets a terminal slash. What the scenario states is about paths
         without it, so the model alone predicts then (parity 5.4);
@@ -71,6 +81,7 @@ class Runner:
         listed at the end of a scenario, which may turn them opaque.
         """
         self.after = after
+        self.heard = heard
         self.lost = ""  # why there is no union any more
         self.slashes = slashes
         self.stated = stated and not slashes
@@ -127,7 +138,7 @@ class Runner:
         finally:
             held.release()
             self.judge.model.release()
-        complaints = [line for path in sorted(touched) for line in self.judge.listing(path)]
+        complaints = [line for path in sorted(touched) for line in self.judge.listing(path)] + self.heard()
         if complaints:
             raise Disagreement(Outcome.FAILED, complaints)
 
@@ -152,7 +163,7 @@ class Runner:
             why = ": the filesystem of the upper layer is full" if ours else ""
             outcome = Outcome.ERROR if ours else Outcome.FAILED
             raise Disagreement(outcome, [f"{operation.path}: {given} instead of {predicted}{why}"])
-        complaints = self.judge.names(operation.names())
+        complaints = [*self.judge.names(operation.names()), *self.heard()]
         if not (complaints or given.errno or held):
             complaints = self.after(operation)
         if complaints:

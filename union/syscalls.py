@@ -32,6 +32,7 @@ CLONE_NEWUSER = 0x10000000
 AT_FDCWD = -100
 LOOP_CTL_GET_FREE = 0x4C82
 LOOP_CONFIGURE = 0x4C0A
+LOOP_CHANGE_FD = 0x4C06
 LO_FLAGS_READ_ONLY = 1
 LO_FLAGS_AUTOCLEAR = 4
 
@@ -364,3 +365,16 @@ def _attach_free(control: int, image_fd: int, name: bytes, read_only: bool) -> t
         finally:
             os.close(fd)
     raise OSError(errno.EBUSY, "no loop device stays free", "/dev/loop-control")
+
+
+def change_loop(device: _StrPath, image: _StrPath) -> None:
+    """Give a read-only loop device another image of the same size. Raises OSError."""
+    fd = os.open(device, os.O_RDONLY)
+    try:
+        other = os.open(image, os.O_RDONLY)
+        try:
+            fcntl.ioctl(fd, LOOP_CHANGE_FD, other)
+        finally:
+            os.close(other)
+    finally:
+        os.close(fd)

@@ -165,7 +165,7 @@ def play(batch: Batch, arena: Arena) -> list[Wrong]:
         runner = Runner(union.judge, None, heard, stated=False, quiet=True)
         for step in range(batch.length + 1):
             if step == batch.before and batch.detach:
-                after = replace(before, migrate="dfs", fence=True, moment="after")
+                after = replace(before, migrate="dfs", fence="shutdown", moment="after")
                 detach(after, union.overlay, union.judge, union.cycler, heard)
                 union.configuration = after
             if batch.cold:

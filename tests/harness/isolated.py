@@ -90,4 +90,5 @@ def _unless(reasons: list[str]) -> pytest.MarkDecorator:
 
 needs_mounts = _unless(_no_mounts())
 needs_overlay = _unless(_no_mounts() + _no_filesystem("overlay"))
+needs_fuse = _unless(_no_mounts() + _no_filesystem("fuse"))
 needs_xfs = _unless(_no_mounts() + _no_filesystem("overlay") + _no_xfs())

@@ -211,12 +211,12 @@ def test_what_cannot_be_copied_up_is_not_spread_over_rotated_layers() -> None:
 
 # Trials ------------------------------------------------------------------------------------------
 
-BARE = (Configuration(), Configuration(detach=True, lower_fs="xfs", xino="nofollow", migrate="mail", fence=True))
+BARE = (Configuration(), Configuration(detach=True, lower_fs="xfs", xino="nofollow", migrate="mail", fence="shutdown"))
 CHOSEN = (
     *(Configuration(kind="no"), Configuration(kind="ovov"), Configuration(rotations=2), Configuration(samefs=True)),
     *(Configuration(lower_fs="ext4"), Configuration(upper_fs="xfs"), Configuration(xino="on")),
     *(Configuration(meta=True), Configuration(slashes=True), Configuration(places=Places(options=(("volatile", ""),)))),
-    Configuration(detach=True, lower_fs="ext4", xino="nofollow", migrate="mail", fence=True),
+    Configuration(detach=True, lower_fs="ext4", xino="nofollow", migrate="mail", fence="shutdown"),
 )
 
 

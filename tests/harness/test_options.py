@@ -33,7 +33,7 @@ def test_what_the_words_mean() -> None:
     plain = parse(["--ov"]).configuration
     assert not plain.detach and plain.xino == "off" and plain.how() == "--ov"
     detach = parse(["--ov", "--xino"]).configuration
-    assert (detach.xino, detach.migrate, detach.fence) == ("nofollow", "mail", True)
+    assert (detach.xino, detach.migrate, detach.fence) == ("nofollow", "mail", "shutdown")
     assert detach.how() == "--ov --xino"
     assert not parse(["--ov", "--xino", "--no-fence"]).configuration.fence
     assert parse(["--ov", "--xdev"]).configuration.how() == "--ov --xdev"
@@ -56,7 +56,11 @@ BAD_INPUT = {
     "N that is no number": ["--ov=x"],
     "negative N": ["--ov=-1"],
     "a fence for one filesystem": ["--ov", "--xino", "--samefs"],
-    "a fence for an image": ["--ov", "--xino", "--squashfs"],
+    "the fence of another lower": ["--ov", "--xino", "--fence=killed"],
+    "a fence and none": ["--ov", "--xino", "--fence=shutdown", "--no-fence"],
+    "a fence without detach": ["--ov", "--fence=shutdown"],
+    "a table that is none": ["--table=chairs"],
+    "a table of a kind": ["--ov", "--table=fences"],
     "a fence for tmpfs": ["--ov", "--xino", "--lower-fs=tmpfs"],
     "rotated layers without a fence": ["--ov=2", "--xino", "--maxfs=1"],
     "detach without xino": ["--ov", "--detach=on"],

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from errno import EPERM
 
 from datasets.tree import APPEND_ONLY, IMMUTABLE, NOATIME, Directory, File, Node
-from tests.union.beyond.needs import FLAGS
+from tests.union.beyond.needs import ENFORCED_FLAGS, FLAGS
 from tests.union.beyond.sets import own, sets
 from tests.union.phrases import absent, holds
 from union.names import Name, Names
@@ -301,7 +301,7 @@ GROUPS = (
         "chattr-lower",
         "Do what the flags of lower objects forbid, and take them away.",
         FIXED,
-        needs=(FLAGS,),
+        needs=(ENFORCED_FLAGS,),
         lowers=(sets(len(FIXED), fixed),),
         detaches=False,
     ),

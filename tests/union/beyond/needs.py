@@ -115,3 +115,5 @@ def _flags_of_both(lower: Path, upper: Path) -> str | None:
 
 
 FLAGS = Need("file flags as chattr(1) sets them", _flags_of_both, frozenset({"squashfs", "erofs"}))
+# The kernel can ask a fuse for them, but does not keep them in its inodes.
+ENFORCED_FLAGS = Need("flags that lower enforces", _flags_of_both, frozenset({"squashfs", "erofs", "fuse"}))
