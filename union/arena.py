@@ -18,7 +18,7 @@ from union import filesystems
 from union.configuration import Configuration
 from union.errors import SetupError
 from union.filesystems import Layer
-from union.layers import LOWER_NAME, UPPER_NAME, Foundation, LayerStack, make_upper
+from union.layers import LOWER_NAME, SERVED, UPPER_NAME, Foundation, LayerStack, make_upper
 from union.workspace import scratch_directory
 
 CANARY: Final = Directory({"canary": File(b"lower")})
@@ -104,6 +104,15 @@ class _Pitch(Foundation):
         self._at = self.lower.root / "now"
         self._at.mkdir()
 
+    def _serve(self) -> Path:
+        """Where a daemon serves all of the lower filesystem, with its canary: from now on the lower."""
+        from union.lowerfuse import LowerFuse  # with all that a daemon needs; few examples have one
+
+        at = self._arena.scratch / "served"
+        at.mkdir(exist_ok=True)
+        self.lower = LowerFuse(self._stack, self._arena.lower.root, at, LOWER_NAME).layer
+        return at
+
     def uppers(self) -> tuple[Path, ...]:
         """See `Foundation.uppers`."""
         return (self.upper.root,)
@@ -112,7 +121,10 @@ class _Pitch(Foundation):
         """See `Foundation.fill`."""
         try:
             write(Directory({str(n): tree for n, tree in enumerate(trees)}), self._at)
-            lowerdirs = tuple(self._at / str(n) for n in range(len(trees)))
+            at = self._at
+            if self._configuration.lower_fs == SERVED:
+                at = self._serve() / at.name
+            lowerdirs = tuple(at / str(n) for n in range(len(trees)))
             root, arena = self.upper.root, self._arena
             made = LayerStack(
                 lower=self.lower,

@@ -8,14 +8,15 @@ own. Nothing is stated of the operations, so the model alone says what must come
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final
+from functools import partial
+from typing import Final, Literal
 
 from datasets.tree import Directory
 from mount_union import mount_union
 from report.events import Checked, Event, OperationStarted, Outcome, ScenarioEnded
 from union.arena import Arena
-from union.configuration import Configuration, MigrateWay, Option, Xino
-from union.detach import detach
+from union.configuration import Configuration, MigrateWay, Option, Xino, fence_for
+from union.detach import detach, reached
 from union.operations import Operation
 from union.plan import Share, Turn
 from union.runner import Runner
@@ -31,7 +32,7 @@ class Example:
 
     `before` and `after` the detach operations run. Without `fence`, or with another `xino`, there is none: the
     operations `before` are all. `options` are further mount options. What is `plain` is no union: its only layer itself
-    is what is looked at.
+    is what is looked at. The `lower` filesystem is fenced as its kind is by itself: of a fuse no method may be called.
     """
 
     lowers: tuple[Directory, ...]
@@ -43,6 +44,7 @@ class Example:
     xino: Xino = "nofollow"
     fence: bool = True
     plain: bool = False
+    lower: Literal["xfs", "fuse"] = "xfs"
 
     @property
     def detaches(self) -> bool:
@@ -54,7 +56,7 @@ class Example:
         if self.plain:
             return Configuration(kind="no")
         return Configuration(
-            lower_fs="xfs", xino=self.xino, detach=self.detaches, migrate="none", moment="before", in_process=True
+            lower_fs=self.lower, xino=self.xino, detach=self.detaches, migrate="none", moment="before", in_process=True
         )
 
     def group(self) -> Group:
@@ -98,9 +100,10 @@ def play(example: Example, arena: Arena) -> Played:
         [turn] = union.turns
         for number in (1, 2) if example.detaches else (1,):
             if number == 2:
-                after = replace(before, migrate=example.migrate, fence="shutdown", moment="after")
-                detach(after, union.overlay, union.judge, union.cycler, heard)
+                after = replace(before, migrate=example.migrate, fence=fence_for(example.lower), moment="after")
+                union.fence = detach(after, union.overlay, union.judge, union.cycler, heard)
                 union.configuration = after
+                runner.heard = partial(reached, union.fence)
             if heard.complaints:
                 break
             if numbers[number]:
