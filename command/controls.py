@@ -15,7 +15,7 @@ from tabulate import tabulate
 from command import guest, native
 from command.options import Options
 from kernel import recipe
-from report.events import Event, Outcome, ScenarioEnded
+from report.events import Checked, Event, Outcome, ScenarioEnded
 from tests.union.choice import Choice
 from union.configuration import EVERYTHING, Configuration
 from union.errors import HarnessError, SetupError, Unsupported, UsageError
@@ -23,11 +23,12 @@ from union.errors import HarnessError, SetupError, Unsupported, UsageError
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """A configuration that must give EIO in a scenario of `groups`."""
+    """A configuration that must fail in a scenario of `groups` with a complaint that `shows` this: EIO as a rule."""
 
     name: str
     configuration: Configuration
     groups: tuple[str, ...]
+    shows: str = errno.errorcode[errno.EIO]
 
 
 def _detached(**changes: object) -> Configuration:
@@ -35,6 +36,11 @@ def _detached(**changes: object) -> Configuration:
     return replace(migrated, **changes)  # type: ignore[arg-type]
 
 
+def _heard(**changes: object) -> Configuration:
+    return _detached(lower_fs="fuse", fence="silence", **changes)
+
+
+ASKED = "the lower was asked"
 SAMPLE = ("open-plain", "noent-plain", "unlink", "rename-file", "rename-pop-dir")
 
 CONTROLS = (
@@ -43,6 +49,10 @@ CONTROLS = (
     Control("one file left uncopied", _detached(leave_uncopied="open-plain/foo100"), ("open-plain",)),
     Control("one directory left unlisted", _detached(leave_unlisted="noent-plain"), ("noent-plain",)),
     Control("xino=on instead of nofollow", _detached(xino="on"), SAMPLE),
+    Control("fuse without migration", _heard(migrate="none"), SAMPLE, ASKED),
+    Control("fuse, one file left uncopied", _heard(leave_uncopied="open-plain/foo100"), ("open-plain",), ASKED),
+    Control("fuse, one directory left unlisted", _heard(leave_unlisted="noent-plain"), ("noent-plain",), ASKED),
+    Control("fuse, xino=on instead of nofollow", _heard(xino="on"), SAMPLE, ASKED),
 )
 
 
@@ -67,18 +77,23 @@ class Row:
 
 
 class _Collector:
-    """Listens to a control run: counts outcomes and keeps the first complaint that shows EIO."""
+    """Listens to a control run: counts outcomes and keeps the first complaint that `shows` what it must."""
 
-    def __init__(self) -> None:
+    def __init__(self, shows: str) -> None:
+        self._shows = shows
         self.counts: Counter[Outcome] = Counter()
         self.proof = ""
 
     def __call__(self, event: Event) -> None:
+        if isinstance(event, Checked) and self._shows == ASKED:
+            # A lower that works lets the check itself list what was left unlisted: nothing asks it after that.
+            asked = (line for line in event.complaints if ASKED in line)
+            self.proof = self.proof or next((f"{event.clause}: {line}" for line in asked), "")
         if not isinstance(event, ScenarioEnded):
             return
         self.counts[event.outcome] += 1
         for complaint in event.complaints:
-            if event.outcome is Outcome.FAILED and errno.errorcode[errno.EIO] in complaint:
+            if event.outcome is Outcome.FAILED and self._shows in complaint:
                 self.proof = self.proof or f"{event.selector}: {complaint}"
 
 
@@ -107,11 +122,11 @@ def _judge(control: Control) -> Row:
     """Carry one control out in a child process, whose mounts go with it."""
 
     def work() -> list[str]:
-        collector = _Collector()
+        collector = _Collector(control.shows)
         native.carry_out(control.configuration, Choice(control.groups), collector)
         verdict = Verdict.FAILED_AS_IT_MUST if collector.proof else Verdict.PASSED
         counts = ", ".join(f"{collector.counts[outcome]} {outcome.value}" for outcome in UNEXPECTED)
-        return [verdict.value, f"{counts}; {collector.proof or 'no EIO'}"]
+        return [verdict.value, f"{counts}; {collector.proof or f'no complaint with {control.shows!r}'}"]
 
     try:
         verdict, proof = native.in_child(work)

@@ -388,6 +388,8 @@ def _fence(args: argparse.Namespace, lower: str) -> str:
     if args.fence and lower not in FENCES[args.fence]:
         kinds = ", ".join(FENCES[args.fence])
         raise UsageError(f"--fence={args.fence} is for a lower on {kinds}, this one is on {lower}")
+    if args.fence == "traced" and args.upper_fs == "xfs":
+        raise UsageError("--fence=traced hears every XFS: it does not go with --upper-fs=xfs")
     return args.fence or fence_for(lower)
 
 

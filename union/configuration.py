@@ -28,6 +28,8 @@ FENCES = {
     "stopped": ("fuse",),
     "failing": ("fuse",),
     "lying": ("fuse",),
+    "counters": ("xfs",),
+    "traced": ("xfs",),
 }
 """The fences, and the kinds of lower each is for. A lower gets the first that is for it unless another is named."""
 

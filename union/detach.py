@@ -30,6 +30,7 @@ from union.overlay import Overlay
 from union.witness import is_opaque
 
 METACOPY = "trusted.overlay.metacopy"
+_SHOWN = 3  # requests of one operation
 MISSING = ".never-there"  # a name that no layer has
 
 
@@ -134,7 +135,9 @@ def _fence(fence: Fence, judge: Judge, tell: Listener) -> None:
 
 def reached(fence: Fence | None) -> list[str]:
     """Complaints about what reached a lower that is listened to, since the last time (D9)."""
-    return [f"the lower was asked: {what}" for what in fence.heard()] if fence else []
+    heard = fence.heard() if fence else []
+    more = [f"{len(heard) - _SHOWN} requests more"] if len(heard) > _SHOWN else []
+    return [f"the lower was asked: {what}" for what in (*heard[:_SHOWN], *more)]
 
 
 def over_empty_lower(overlay: Overlay, judge: Judge, cycler: Cycler, skip: Collection[str], tell: Listener) -> None:

@@ -11,9 +11,9 @@ from union.filesystems import Layer
 
 def kinds() -> dict[str, type[Fence]]:
     """The class of each name in `configuration.FENCES`."""
-    from union import fusefences  # with all that a daemon needs; few runs have one
+    from union import fusefences, kernelfences  # with all that a daemon needs; few runs have one
 
-    return {kind.name: kind for kind in (*diskfences.FENCES, *fusefences.FENCES)}
+    return {kind.name: kind for kind in (*diskfences.FENCES, *fusefences.FENCES, *kernelfences.FENCES)}
 
 
 def make(name: str, layer: Layer, *, in_process: bool = False) -> Fence:

@@ -78,5 +78,9 @@ def test_the_controls_are_those_of_the_contract() -> None:
         "one file left uncopied",
         "one directory left unlisted",
         "xino=on instead of nofollow",
+        "fuse without migration",
+        "fuse, one file left uncopied",
+        "fuse, one directory left unlisted",
+        "fuse, xino=on instead of nofollow",
     ]
     assert all(control.configuration.fence and control.configuration.detach for control in controls.CONTROLS)

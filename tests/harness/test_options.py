@@ -58,6 +58,7 @@ BAD_INPUT = {
     "a fence for one filesystem": ["--ov", "--xino", "--samefs"],
     "the fence of another lower": ["--ov", "--xino", "--fence=killed"],
     "a fence and none": ["--ov", "--xino", "--fence=shutdown", "--no-fence"],
+    "a fence that hears upper too": ["--ov", "--xino", "--fence=traced", "--upper-fs=xfs"],
     "a fence without detach": ["--ov", "--fence=shutdown"],
     "a table that is none": ["--table=chairs"],
     "a table of a kind": ["--ov", "--table=fences"],
