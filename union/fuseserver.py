@@ -99,7 +99,7 @@ class Server:
         self._paths = {fusewire.ROOT_ID: ROOT}
         self._root_ino = os.stat(ROOT).st_ino
         self._files: dict[int, int] = {}  # handle: descriptor
-        self._backings: dict[int, int] = {}  # handle: what it is passed through to
+        self._backings: dict[int, tuple[int, int]] = {}  # node: what it is passed through to, and for how many handles
         self._listings: dict[int, list[tuple[str, int, int]]] = {}
         self._handles = 0
 
@@ -282,15 +282,17 @@ class Server:
     def _readlink(self, _asked: Request, path: str) -> bytes:
         return os.fsencode(os.readlink(path))
 
-    def _open(self, _asked: Request, path: str) -> bytes:
+    def _open(self, asked: Request, path: str) -> bytes:
         fd = self._content.open(path)
         self._handles += 1
         self._files[self._handles] = fd
         if not self._passthrough:
             return fusewire.opened(self._handles)
-        # What the ioctl returns is the number; Python tells it only for an argument that could be changed.
-        backing = fcntl.ioctl(self._fuse, fusewire.BACKING_OPEN, bytearray(fusewire.backing_map(fd)))
-        self._backings[self._handles] = backing
+        backing, handles = self._backings.get(asked.node, (0, 0))  # the kernel takes but one for a node
+        if not handles:
+            # What the ioctl returns is the number; Python tells it only for an argument that could be changed.
+            backing = fcntl.ioctl(self._fuse, fusewire.BACKING_OPEN, bytearray(fusewire.backing_map(fd)))
+        self._backings[asked.node] = (backing, handles + 1)
         return fusewire.opened(self._handles, fusewire.FOPEN_PASSTHROUGH, backing)
 
     def _read(self, asked: Request, _path: str) -> bytes:
@@ -304,8 +306,12 @@ class Server:
     def _release(self, asked: Request, _path: str) -> bytes:
         handle = asked.numbers("=Q")[0]
         os.close(self._files.pop(handle))
-        if handle in self._backings:
-            fcntl.ioctl(self._fuse, fusewire.BACKING_CLOSE, struct.pack("=I", self._backings.pop(handle)))
+        if asked.node in self._backings:
+            backing, handles = self._backings.pop(asked.node)
+            if handles > 1:
+                self._backings[asked.node] = (backing, handles - 1)
+            else:
+                fcntl.ioctl(self._fuse, fusewire.BACKING_CLOSE, struct.pack("=I", backing))
         return b""
 
     def _opendir(self, _asked: Request, path: str) -> bytes:

@@ -17,8 +17,9 @@ from typing import Final
 
 from datasets.tree import Directory, write
 from union import filesystems, mountinfo, syscalls
-from union.errors import SetupError
+from union.errors import SetupError, Unsupported
 from union.filesystems import Layer, tmpfs
+from union.lowerfuse import LowerFuse
 from union.programs import run_quietly
 
 OVERLAY: Final = "overlay"
@@ -70,6 +71,22 @@ class Stand:
         made = filesystems.make(self._stack, fstype, path, self.root, name, features, options)
         write(tree or Directory(), path)
         return made
+
+    def served(self, name: str, tree: Directory, *, passthrough: bool = False) -> LowerFuse:
+        """This content on the directory `name`, served by a FUSE daemon of ours.
+
+        Raises Missing if the kernel cannot, SetupError if it cannot be made.
+        """
+        if not syscalls.knows_filesystem("fuse"):
+            raise Missing("this kernel has no fuse")
+        real = f"{name}.tree"
+        self.layers(**{real: tree})
+        path = self.root / name
+        path.mkdir()
+        try:
+            return LowerFuse(self._stack, self.root / real, path, name, passthrough=passthrough)
+        except Unsupported as error:
+            raise Missing(str(error)) from error
 
     def path(self, name: str) -> str:
         """The absolute path of a name below the stand."""

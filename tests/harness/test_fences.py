@@ -55,7 +55,10 @@ def test_one_that_does_nothing_is_an_error(name: str, lower: str, monkeypatch: p
         monkeypatch.setattr(kind, "_raise", lambda *_: None)
     with ExitStack() as stack:
         made = build_layers(stack, [fencetable.TREE], Configuration(lower_fs=lower))  # type: ignore[arg-type]
-        fence = fences.make(name, made.lower)
+        try:
+            fence = fences.make(name, made.lower)
+        except CannotFence as error:
+            pytest.skip(str(error))
         fence.fence()
         with pytest.raises(SetupError, match="the fence does not bite"):
             fence.self_test()
