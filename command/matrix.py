@@ -69,8 +69,15 @@ def _detach_rows() -> Iterator[Row]:
     for upper in ("tmpfs", "xfs", "ext4", "btrfs"):
         for way in ("mail", "dfs"):
             yield _row("--ov --xino", f"--upper-fs={upper}", f"--migrate={way}")
-    for lower in ("ext4", "btrfs"):
+    for lower in ("ext4", "btrfs", "fuse"):
         yield _row("--ov --xino", f"--lower-fs={lower}")
+    for image in ("squashfs", "erofs"):
+        yield _row("--ov --xino", f"--{image}")
+    for fence in ("shutdown-flushed", "overwritten", "truncated", "counters"):
+        yield _row("--ov --xino --operations=after", f"--fence={fence}")
+    for fence in ("killed", "aborted", "stopped", "failing", "lying"):
+        yield _row("--ov --xino --operations=after --lower-fs=fuse", f"--fence={fence}")
+    yield _row("--ovov --xino --lower-fs=fuse")
     for words in ("--ov", "--ov --verify", "--ov --meta", "--ov --xdev", "--ov --ts=1", "--ov --maxfs=1"):
         yield _row(words, "--xino", "--migrate=dfs" if words == "--ov" else "")
     for words in ("--ov=2", "--ov=5 --verify", "--ovov", "--ovov --verify", "--ovov=2"):

@@ -372,6 +372,9 @@ def _detach(args: argparse.Namespace, where: Places, kind: Kind) -> bool:
         raise UsageError("--samefs: a lower on the upper's filesystem cannot be fenced; add --detach=off for xino=on")
     if not args.no_fence and not fence_for(_lower(args)):
         raise UsageError(f"{_lower(args)} cannot be fenced; add --detach=off for xino=on")
+    if _lower(args) not in ("xfs", "ext4", "btrfs") and (_kind(args)[1] or 0):
+        raise UsageError(f"rotated layers are written to, so that they cannot be {_lower(args)}; add --detach=off for "
+                         "xino=on")
     if args.no_fence and args.fence:
         raise UsageError("--fence and --no-fence exclude each other")
     if args.maxfs and (_kind(args)[1] or 0):

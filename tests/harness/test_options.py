@@ -63,6 +63,7 @@ BAD_INPUT = {
     "a table that is none": ["--table=chairs"],
     "a table of a kind": ["--ov", "--table=fences"],
     "a fence for tmpfs": ["--ov", "--xino", "--lower-fs=tmpfs"],
+    "rotated layers that are served": ["--ov=2", "--xino", "--lower-fs=fuse"],
     "rotated layers without a fence": ["--ov=2", "--xino", "--maxfs=1"],
     "detach without xino": ["--ov", "--detach=on"],
     "two layouts": ["--ov", "--samefs", "--squashfs"],
