@@ -43,7 +43,7 @@ def _trial(name: str, lower: str) -> Trial:
 GROUPS = (
     Group(
         "fences",
-        "what each fence catches, before the detach and after it",
+        "What each fence catches, before the detach and after it.",
         trials=tuple(_trial(name, lower) for name, lower in fencetable.combinations()),
     ),
 )
