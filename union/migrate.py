@@ -11,22 +11,23 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from datasets.reference import SAMPLE_NAME
 from union import syscalls
 from union.errors import SetupError
 from union.programs import complaints
+from union.upper import LIST_FLAGS, OURS, ROOT, OpaqueState, Upper, opaque_state
 
-ROOT: Final = "."  # how the root of a union or an upper layer is named in what follows
+__all__ = ["ROOT", "Care", "Leftover", "Migration", "OpaqueState", "copy_up", "dfs", "mail", "migrated", "opaque_state"]
+
 MAIL_PASSES: Final = 4  # "iterate 4 times as the depth of the dataset tree"
 STILL_MERGED: Final = "still merged with the lower layer after listing"
 NONE: Final[frozenset[str]] = frozenset()
-_COPY_UP_FLAGS: Final = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-_LIST_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+PROBE: Final = "ovl-detach.absent"  # an xattr that nothing has, behind its namespace
+_COPY_UP_FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,26 +36,6 @@ class Leftover:
 
     path: str
     reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class OpaqueState:
-    """What an upper layer says of itself. Paths are relative, ROOT is its root.
-
-    `opaque`: directories with the mark. `merged`: directories that still look into the lower. `pure`:
-    directories without the mark that cannot, since they were made in an opaque directory. `objects`:
-    everything below the root but whiteouts and the sample file. All directories but the root count.
-    """
-
-    opaque: frozenset[str]
-    merged: frozenset[str]
-    pure: frozenset[str]
-    objects: int
-
-    @property
-    def directories(self) -> int:
-        """The number of directories that are or were merged, the root included."""
-        return len(self.opaque) + len(self.merged)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,104 +70,38 @@ class Migration:
         return f"{self.way}: {passes} needed (opaque after each: {after}){left}"
 
 
-def opaque_state(upperdir: Path, *, namespace: str = "trusted") -> OpaqueState:
-    """Read the whole upper layer; needs the privilege to read `namespace`.overlay xattrs.
+@dataclass(frozen=True, slots=True)
+class Care:
+    """What a walk that migrates must mind. Paths are relative to the union.
 
-    Raises OSError. Nothing of the lower or the union is touched.
+    The controls leave things out: `skip_copy` is neither copied up nor entered; a directory of `skip_listing` and all
+    below it are copied up, but it is never listed once it is in upper. `done` are directories that nobody need enter.
+    `apart` is what cannot be reached, by the reason. `gently`: no file is opened for writing, see `copy_up_gently`.
+    `hidden` are names in the root that do not count. `advance` is called with the number of objects after each.
     """
-    return _Upper(upperdir, namespace).read()
 
-
-class _Upper:
-    """An upper layer, read once in full and after that only where a directory is still merged."""
-
-    def __init__(self, root: Path, namespace: str = "trusted") -> None:
-        self._root = root
-        self._opaque_key = f"{namespace}.overlay.opaque"
-        self._redirect_key = f"{namespace}.overlay.redirect"
-        self._opaque: set[str] = set()
-        self.merged: set[str] = set()
-        self._pure: set[str] = set()
-        self._objects = 0
-
-    def read(self) -> OpaqueState:
-        """Walk all of it."""
-        root_fd = os.open(self._root, _LIST_FLAGS)
-        try:
-            self._directory(root_fd, ROOT, below_opaque=False)
-            waiting = [(entry, ROOT in self._opaque) for entry in self._subdirectories(root_fd, root_fd, "")]
-            while waiting:
-                path, below_opaque = waiting.pop()
-                fd = os.open(path, _LIST_FLAGS, dir_fd=root_fd)
-                try:
-                    opaque = self._directory(fd, path, below_opaque)
-                    waiting += [(entry, opaque) for entry in self._subdirectories(root_fd, fd, path + "/")]
-                finally:
-                    os.close(fd)
-        finally:
-            os.close(root_fd)
-        return self.state()
-
-    def state(self) -> OpaqueState:
-        """What is known now."""
-        opaque, merged, pure = map(frozenset, (self._opaque, self.merged, self._pure))
-        return OpaqueState(opaque, merged, pure, self._objects)
-
-    def refresh(self) -> int:
-        """Look again at the merged directories, the only ones that can change; the number of opaque ones."""
-        turned = {path for path in self.merged if self._marked(f"{self._root}/{path}")}
-        self._opaque |= turned
-        self.merged -= turned
-        return len(self._opaque)
-
-    def _directory(self, fd: int, path: str, below_opaque: bool) -> bool:
-        """File the directory under its kind; whether its entries are hidden from the lower."""
-        if self._marked(fd):
-            self._opaque.add(path)
-            return True
-        if below_opaque and not _xattr(fd, self._redirect_key):
-            self._pure.add(path)
-            return True
-        self.merged.add(path)
-        return False
-
-    def _subdirectories(self, root_fd: int, fd: int, prefix: str) -> Iterator[str]:
-        """The paths of the directories in `fd`; counts its objects on the way."""
-        for name, _ino, kind in syscalls.getdents(fd):
-            if name in (".", "..") or (name == SAMPLE_NAME and not prefix):
-                continue
-            path = prefix + name
-            if kind == syscalls.DT_CHR and os.stat(path, dir_fd=root_fd, follow_symlinks=False).st_rdev == 0:
-                continue  # a whiteout
-            self._objects += 1
-            if kind == syscalls.DT_DIR:
-                yield path
-
-    def _marked(self, where: str | int) -> bool:
-        return _xattr(where, self._opaque_key) == b"y"  # "x" says that there are whiteouts kept as xattrs
-
-
-def _xattr(where: str | int, key: str) -> bytes:
-    try:
-        return os.getxattr(where, key)
-    except OSError as error:
-        if error.errno == errno.ENODATA:
-            return b""
-        raise
+    skip_copy: frozenset[str] = NONE
+    skip_listing: frozenset[str] = NONE
+    done: frozenset[str] = NONE
+    apart: Mapping[str, str] = field(default_factory=dict)
+    gently: bool = False
+    hidden: frozenset[str] = OURS
+    advance: Callable[[int], object] = lambda _: None
 
 
 class _Walk:
     """What one walk over the union saw and did."""
 
-    def __init__(self, root_fd: int) -> None:
+    def __init__(self, root_fd: int, hidden: frozenset[str] = OURS) -> None:
         self.root_fd = root_fd
         self.objects = 0
         self.leftovers: list[Leftover] = []
+        self._hidden = hidden
 
     def enumerate(self, path: str) -> list[syscalls.Dirent]:
         """List a directory to its end; empty, with a leftover, if it cannot be."""
         try:
-            fd = os.open(path, _LIST_FLAGS, dir_fd=self.root_fd)
+            fd = os.open(path, LIST_FLAGS, dir_fd=self.root_fd)
         except OSError as error:
             self.leftovers.append(Leftover(path, f"cannot be opened: {error.strerror}"))
             return []
@@ -196,8 +111,8 @@ class _Walk:
             os.close(fd)
 
     def read(self, fd: int, path: str) -> list[syscalls.Dirent]:
-        """List an open directory from its start to its end, without `.`, `..` and the sample file."""
-        hidden = (".", "..", SAMPLE_NAME) if path == ROOT else (".", "..")
+        """List an open directory from its start to its end, without `.`, `..` and the names that do not count."""
+        hidden = {".", "..", *self._hidden} if path == ROOT else (".", "..")
         try:
             return [entry for entry in syscalls.getdents(fd) if entry.name not in hidden]
         except OSError as error:
@@ -221,7 +136,7 @@ def mail(union: Path, upper: Path, *, namespace: str = "trusted") -> Migration:
     """
     # The mail says 0.0; newer chown warns about the dot on stderr, and 0:0 means the same to all.
     leftovers = _complaints(complaints("chown", "coreutils", ["-R", "0:0", str(union)]), union)
-    layer = _Upper(upper, namespace)
+    layer = Upper(upper, namespace)
     opaque_after: list[int] = []
     for _ in range(MAIL_PASSES):
         lines = complaints("find", "findutils", [str(union), "-inum", "0"])
@@ -288,9 +203,8 @@ def dfs(
     """
     root_fd = os.open(union, os.O_PATH | os.O_DIRECTORY)
     try:
-        walk = _Migrator(root_fd, skip_copy, skip_listing)
-        walk.run()
-        layer = _Upper(upper, namespace)
+        walk = migrated(root_fd, Care(skip_copy, skip_listing))
+        layer = Upper(upper, namespace)
         opaque_after = [0, len(layer.read().opaque)]
         while layer.merged and opaque_after[-1] != opaque_after[-2]:
             for path in sorted(layer.merged - skip_listing, key=_depth, reverse=True):
@@ -305,63 +219,109 @@ def _depth(path: str) -> int:
     return 0 if path == ROOT else path.count("/") + 1
 
 
-class _Migrator(_Walk):
-    """The walk that copies up: as few system calls as it takes, a slow guest pays for each."""
+def migrated(root_fd: int, care: Care) -> _Walk:
+    """Copy up and list all of the union whose root is `root_fd` in one walk; its `leftovers` and `objects`.
 
-    def __init__(self, root_fd: int, skip_copy: frozenset[str], skip_listing: frozenset[str]) -> None:
-        super().__init__(root_fd)
-        self._skip_copy = skip_copy
-        self._skip_listing = skip_listing
+    Raises SetupError for a path to skip that is not there.
+    """
+    walk = _Migrator(root_fd, care)
+    walk.run()
+    return walk
+
+
+@dataclass(slots=True)
+class _Opened:
+    """A directory that the walk is in: what is still to be done, and whether to list it again behind that."""
+
+    path: str
+    fd: int
+    rest: Iterator[syscalls.Dirent]
+    again: bool
+
+
+class _Migrator(_Walk):
+    """The walk that copies up: as few system calls as it takes, a slow guest pays for each.
+
+    It goes from directory to directory by descriptors and never through a symlink: who changes the tree meanwhile
+    cannot lead it out of there.
+    """
+
+    def __init__(self, root_fd: int, care: Care) -> None:
+        super().__init__(root_fd, care.hidden)
+        self._care = care
+        self._copy = copy_up_gently if care.gently else copy_up
         self._skipped: set[str] = set()
+        self._opened: list[_Opened] = []
 
     def run(self) -> None:
         """Walk the whole union."""
-        self._directory(ROOT)
-        absent = (self._skip_copy | self._skip_listing) - self._skipped
+        try:
+            if ROOT not in self._care.done:
+                self._enter(ROOT)
+            while self._opened:
+                self._go_on(self._opened[-1])
+        finally:
+            for directory in self._opened:
+                os.close(directory.fd)
+        absent = (self._care.skip_copy | self._care.skip_listing) - self._skipped
         if absent:
             names = ", ".join(sorted(absent))
             raise SetupError(f"to be left out of the migration, but not in the union: {names}")
 
-    def _directory(self, path: str) -> None:
-        """Copy up the directory and all below it, then list it once more if that covered anything."""
-        if path in self._skip_listing:
-            self._skipped.add(path)
-            entries = self.enumerate(path)  # as long as it is a lower directory this cannot make it opaque
-            self._copy_up(path, syscalls.DT_DIR)
-            self._entries(path, entries)
-            return
-        self._copy_up(path, syscalls.DT_DIR)
-        try:
-            fd = os.open(path, _LIST_FLAGS, dir_fd=self.root_fd)
-        except OSError as error:
-            self.leftovers.append(Leftover(path, f"cannot be opened: {error.strerror}"))
-            return
-        try:
-            entries = self.read(fd, path)
-            if entries:
-                self._entries(path, entries)
-                os.lseek(fd, 0, os.SEEK_SET)
-                self.read(fd, path)
-        finally:
-            os.close(fd)
-
-    def _entries(self, path: str, entries: Iterable[syscalls.Dirent]) -> None:
-        for name, _ino, kind in entries:
+    def _go_on(self, directory: _Opened) -> None:
+        """With the entries up to the next subdirectory, which is entered; behind the last list it once more."""
+        care = self._care
+        for name, _ino, kind in directory.rest:
             self.objects += 1
-            child = _inside(path, name)
-            if child in self._skip_copy:
+            care.advance(1)
+            child = _inside(directory.path, name)
+            if child in care.skip_copy:
                 self._skipped.add(child)
                 self.leftovers.append(Leftover(child, "left out on request"))
-            elif kind == syscalls.DT_DIR:
-                self._directory(child)
-            else:
+            elif child in care.apart:
+                self.leftovers.append(Leftover(child, care.apart[child]))
+            elif kind != syscalls.DT_DIR:
                 self._copy_up(child, kind)
+            elif child not in care.done and self._enter(child):
+                return
+        self._opened.pop()
+        try:
+            if directory.again:
+                os.lseek(directory.fd, 0, os.SEEK_SET)
+                self.read(directory.fd, directory.path)
+        finally:
+            os.close(directory.fd)
+
+    def _enter(self, path: str) -> bool:
+        """Copy the directory up, open and list it; if that covered anything it will be listed once more."""
+        entries: list[syscalls.Dirent] = []
+        unlisted = path in self._care.skip_listing
+        if unlisted:
+            self._skipped.add(path)
+            entries = self.enumerate(path)  # as long as it is a lower directory this cannot make it opaque
+        self._copy_up(path, syscalls.DT_DIR)
+        try:
+            fd = os.open(path.rpartition("/")[2], LIST_FLAGS, dir_fd=self._at())
+        except OSError as error:
+            self.leftovers.append(Leftover(path, f"cannot be opened: {error.strerror}"))
+            return False
+        directory = _Opened(path, fd, iter(()), False)
+        self._opened.append(directory)
+        if not unlisted:
+            entries = self.read(fd, path)
+            directory.again = bool(entries)
+        directory.rest = iter(entries)
+        return True
 
     def _copy_up(self, path: str, kind: int) -> None:
         try:
-            copy_up(path, kind, self.root_fd)
+            self._copy(path.rpartition("/")[2], kind, self._at())
         except OSError as error:
             self.leftovers.append(Leftover(path, f"not copied up: {error.strerror}"))
+
+    def _at(self) -> int:
+        """The directory that the walk is in."""
+        return self._opened[-1].fd if self._opened else self.root_fd
 
 
 def copy_up(path: str, kind: int, root_fd: int) -> None:
@@ -373,18 +333,45 @@ def copy_up(path: str, kind: int, root_fd: int) -> None:
     """
     if kind in (syscalls.DT_DIR, syscalls.DT_LNK):
         os.chown(path, -1, -1, dir_fd=root_fd, follow_symlinks=False)
-    elif kind != syscalls.DT_REG or not _opened(path, root_fd):
-        mode = os.stat(path, dir_fd=root_fd, follow_symlinks=False).st_mode
-        os.chmod(path, stat.S_IMODE(mode), dir_fd=root_fd)
+    elif kind != syscalls.DT_REG or not _could_be_opened(path, root_fd):
+        _set_same_mode(path, root_fd)
 
 
-def _opened(path: str, root_fd: int) -> bool:
+def copy_up_gently(path: str, kind: int, root_fd: int) -> None:
+    """Like `copy_up`, while others use the tree; without the data of metacopy=on, nor further hard links of index=on.
+
+    As long as a file is open for writing, which includes that its data is copied, nobody can execute it (ETXTBSY).
+    So try to change an xattr that is not there: the kernel copies the file up before it finds that out. One that may
+    only be appended to has to be opened all the same.
+    """
+    if kind != syscalls.DT_REG:
+        copy_up(path, kind, root_fd)
+        return
+    try:
+        os.setxattr(f"/proc/self/fd/{root_fd}/{path}", f"user.{PROBE}", b"", os.XATTR_REPLACE, follow_symlinks=False)
+    except OSError as error:
+        if error.errno == errno.EPERM:
+            os.close(os.open(path, _COPY_UP_FLAGS, dir_fd=root_fd))
+        elif error.errno not in (errno.ENODATA, errno.EOPNOTSUPP):
+            raise
+
+
+def _could_be_opened(path: str, root_fd: int) -> bool:
     """Whether the file could be opened for writing; a running program, for one, cannot (ETXTBSY)."""
     try:
         os.close(os.open(path, _COPY_UP_FLAGS, dir_fd=root_fd))
     except OSError:
         return False
     return True
+
+
+def _set_same_mode(path: str, root_fd: int) -> None:
+    """chmod(2) to the mode that it has, by a descriptor: the name may be a symlink's by now."""
+    fd = os.open(path, os.O_PATH | os.O_NOFOLLOW, dir_fd=root_fd)
+    try:
+        os.chmod(f"/proc/self/fd/{fd}", stat.S_IMODE(os.fstat(fd).st_mode))
+    finally:
+        os.close(fd)
 
 
 def _report(
