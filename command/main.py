@@ -90,6 +90,10 @@ def _dispatch(options: Options) -> int:
         from command import search
 
         return search.run(options, options.search)
+    if options.migrate_tree is not None:
+        from command import migration
+
+        return migration.run(options.migrate_tree, dry=options.dry_run)
     if options.action == "matrix":
         from command import matrix
 

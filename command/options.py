@@ -31,6 +31,8 @@ Show whether a Linux overlay can safely lose its lower layer.
   ./run --search[=LENGTH]        all sequences of two operations, or LENGTH, in small worlds; goes on where it
                                  was interrupted
   ./run --table=fences           what each way to fence a lower catches
+  ./run --migrate-tree DIRECTORY copy all of an overlay of yours up, which is mounted there with xino=nofollow
+                                 and may be in use, and say "detached" if nothing needs a lower layer any more
   ./run --list                   the groups and scenarios
   ./run --pytest [ARGS...]       the project's own tests
   ./run --OPERATION PATH ...     one operation on a path of yours: --open-file, --chmod, --link, --mkdir,
@@ -50,7 +52,7 @@ Exit: 0 passed, 1 failed (a kernel that panics, too), 2 usage, 3 our own error (
 too), 4 nothing could run here.
 """
 
-ACTIONS = ("matrix", "controls", "list", "set_up", "clean_up", "play", "search", "table")
+ACTIONS = ("matrix", "controls", "list", "set_up", "clean_up", "play", "search", "table", "migrate_tree")
 TABLES = ("fences",)
 BARE = {"--ov": "=", "--ovov": "=", "--search": "=2"}
 """What is understood behind options that may have a value of their own."""
@@ -65,6 +67,8 @@ class Options:
     action: str  # run, or one of ACTIONS
     example: Path | None  # what to play
     table: str | None  # what to print
+    migrate_tree: Path | None  # where the user's overlay is mounted
+    dry_run: bool
     search: int  # operations of each sequence to search
     jobs: int  # guests at a time
     configuration: Configuration
@@ -128,6 +132,9 @@ def _add_kinds(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--search", nargs="?", metavar="=LENGTH", help="play all sequences of LENGTH "
                       "operations (default 2) in small worlds; what is done is kept if it is interrupted")
     what.add_argument("--table", choices=TABLES, help="fences: what each fence catches, before the detach and after it")
+    what.add_argument("--migrate-tree", type=Path, metavar="DIRECTORY", help="migrate the overlay of yours that is "
+                      "mounted there, on the running kernel; exit 0: detached, 1: not, and why")
+    what.add_argument("--dry-run", action="store_true", help="with --migrate-tree: say what it would do")
     what.add_argument("--list", action="store_true", help="print the groups and scenarios, run nothing")
     what.add_argument("-s", "--set-up", action="store_true", help="build and mount, run nothing, leave it mounted")
     what.add_argument("-c", "--clean-up", action="store_true", help="unmount what -s or unionmount-testsuite left")
@@ -218,6 +225,8 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> O
         action=action,
         example=args.play,
         table=args.table,
+        migrate_tree=args.migrate_tree,
+        dry_run=args.dry_run,
         search=_length(args),
         jobs=_jobs(args, action),
         configuration=_configuration(args, where),
@@ -298,12 +307,16 @@ def _action(args: argparse.Namespace) -> str:
     action = chosen[0] if chosen else "run"
     if action == "set_up" and not kinds:
         raise UsageError("--set-up needs to know what: add --no, --ov or --ovov")
-    if action in ("matrix", "controls", "list", "play", "search", "table") and kinds:
-        raise UsageError(f"--{action} takes no type")
+    if action in ("matrix", "controls", "list", "play", "search", "table", "migrate_tree") and kinds:
+        raise UsageError(f"--{action.replace('_', '-')} takes no type")
     if action == "controls" and (args.xino or args.xdev or args.groups):
         raise UsageError("--controls chooses its own runs; it takes no type, flag or group")
-    if action in ("list", "set_up", "play", "search", "table") and args.groups:
+    if action in ("list", "set_up", "play", "search", "table", "migrate_tree") and args.groups:
         raise UsageError(f"--{action.replace('_', '-')} takes no group")
+    if args.dry_run and action != "migrate_tree":
+        raise UsageError("--dry-run goes with --migrate-tree")
+    if action == "migrate_tree" and args.kernel not in ("auto", "native"):
+        raise UsageError(f"--migrate-tree is for the running kernel, not for --kernel={args.kernel}")
     return action
 
 

@@ -17,6 +17,7 @@ class Mount:
 
     `parent` is the id of the mount it is on, `device` is "major:minor", `options` the options of the superblock in
     their order; a flag has the value "", and values are as the kernel prints them with its octal escapes undone.
+    `root` is the directory of the filesystem that is mounted, `flags` are those of this mount alone.
     """
 
     id: int
@@ -26,6 +27,8 @@ class Mount:
     fstype: str
     source: str
     options: tuple[tuple[str, str], ...]
+    root: str = "/"
+    flags: frozenset[str] = frozenset()
 
     def describe(self) -> str:
         """In words: what is mounted where."""
@@ -51,12 +54,13 @@ def mounts() -> Iterator[Mount]:
 def _parse(line: str) -> Mount:
     """A line: id, parent, device, root, mount point, mount options, tags, a hyphen, type, source, options."""
     left, _, right = line.rstrip("\n").partition(" - ")
-    number, parent, device, _root, point = left.split(" ")[:5]
+    number, parent, device, root, point, flags = left.split(" ")[:6]
     fstype, source, options = right.split(" ", 2)
     # Overlay escapes the commas and equal signs inside of paths, so both separators can be trusted.
     pairs = (option.partition("=")[::2] for option in options.split(","))
     plain = tuple((_plain(key), _plain(value)) for key, value in pairs)
-    return Mount(int(number), int(parent), device, _plain(point), fstype, _plain(source), plain)
+    own = frozenset(flags.split(","))
+    return Mount(int(number), int(parent), device, _plain(point), fstype, _plain(source), plain, _plain(root), own)
 
 
 def _plain(text: str) -> str:

@@ -10,7 +10,14 @@ from kernel.guest import Outcome
 from kernel.uml import UmlGuest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-FILES = ("test_syscalls.py", "test_layers.py", "test_overlay.py", "test_migrate.py", "test_fence.py")
+FILES = (
+    "test_syscalls.py",
+    "test_layers.py",
+    "test_overlay.py",
+    "test_migrate.py",
+    "test_migrate_tree.py",
+    "test_fence.py",
+)
 LIMIT = 300  # seconds
 
 

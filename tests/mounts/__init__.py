@@ -22,6 +22,8 @@ from tests.mounts import (
     layer_paths,
     lazy_stacks,
     lesser_mounter,
+    live_migration,
+    live_verdicts,
     marked_listings,
     memory_copy_up,
     memory_detach,
@@ -90,6 +92,8 @@ MODULES = (
     memory_reading,
     opaque_marks,
     refused_copies,
+    live_migration,
+    live_verdicts,
 )
 
 GROUPS: tuple[Group, ...] = tuple(group for module in MODULES for group in module.GROUPS)
