@@ -91,13 +91,24 @@ def tmpfs(stack: ExitStack, at: Path, name: str, size: int | None = None) -> Lay
 
 
 def on_loop(
-    stack: ExitStack, fstype: str, at: Path, image_dir: Path, name: str, features: Sequence[str] = (), options: str = ""
+    stack: ExitStack,
+    fstype: str,
+    at: Path,
+    image_dir: Path,
+    name: str,
+    features: Sequence[str] = (),
+    options: str = "",
+    *,
+    size: int = 0,
 ) -> Layer:
-    """Make a filesystem in the new sparse file `image_dir`/`name`.img and mount it on the directory `at`."""
+    """Make a filesystem in the new sparse file `image_dir`/`name`.img and mount it on the directory `at`.
+
+    `size` is that of the image in bytes, by default what the tests need. Raises SetupError.
+    """
     image = image_dir / f"{name}.img"
     how = _FORMATS[fstype]
     with image.open("xb") as file:
-        file.truncate(how.size)
+        file.truncate(size or how.size)
     run_quietly(how.program, how.package, [*how.arguments, *features, str(image)], f"{how.program} {image}", talks=True)
     made = _mount_image(stack, image, fstype, at, ",".join(filter(None, (how.options, options))))
     if fstype == "ext4":
