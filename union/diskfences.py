@@ -40,7 +40,7 @@ class Shutdown(Fence):
 
     def _raise(self, root: int) -> None:
         if self._in_process:
-            _go_down(self.layer)
+            go_down(self.layer)
             return
         # By descriptor: what the path means may change under us, this cannot.
         arguments = ["-x", "-c", self.command, f"/proc/self/fd/{root}"]
@@ -61,7 +61,11 @@ class FlushedShutdown(Shutdown):
     command = "shutdown -f"
 
 
-def _go_down(layer: Layer) -> None:
+def go_down(layer: Layer) -> None:
+    """Shut it down by the system call, its log not written out: what was not synced is lost as by a power cut.
+
+    Raises SetupError when it is not the mount that was made, CannotFence when the kernel cannot.
+    """
     fd = os.open(layer.root, os.O_RDONLY | os.O_DIRECTORY)
     try:
         if syscalls.mount_id(fd) != layer.mount_id:

@@ -116,14 +116,16 @@ def on_loop(
     return made
 
 
-def mount_again(made: Layer, image_dir: Path) -> Layer:
+def mount_again(made: Layer, image_dir: Path, between: Callable[[Path], object] | None = None) -> Layer:
     """Unmount what `on_loop` made there and mount its image again, its log recovered; undone as it was before.
 
-    Raises SetupError, and OSError when it is busy.
+    `between` may change the image while it is not mounted. Raises SetupError, and OSError when it is busy.
     """
     syscalls.umount(made.root)
     with ExitStack() as undone_already:
         image = image_dir / f"{made.root.name}.img"
+        if between:
+            between(image)
         found = _mount_image(undone_already, image, made.fstype, made.root, _FORMATS[made.fstype].options)
         undone_already.pop_all()
     return found

@@ -88,7 +88,7 @@ class _Interruption:
         with _opened(overlay) as root:
             filecalls.syncfs(root)  # what a power cut takes is to be of the migration
         wanted = portrait(str(overlay.stack.mountpoint))
-        steps = list(_steps(wanted))[: self._one.steps]
+        steps = list(steps_of(wanted))[: self._one.steps]
         self.said += [words for words, _ in steps]
         {"power": self._lose_power, "killed": self._be_killed, "full": self._fill_up}[self._one.how](
             overlay, arena, steps
@@ -153,7 +153,7 @@ class _Interruption:
             filler = _fill(overlay.stack)
             self.said.append("upper is full")
             try:
-                for words, step in list(_steps(portrait(str(overlay.stack.mountpoint))))[len(steps) :]:
+                for words, step in list(steps_of(portrait(str(overlay.stack.mountpoint))))[len(steps) :]:
                     try:
                         step(root)
                     except OSError as error:
@@ -178,7 +178,7 @@ def _opened(overlay: Overlay) -> Iterator[int]:
         os.close(root)
 
 
-def _steps(tree: Portrait) -> Iterator[Step]:
+def steps_of(tree: Portrait) -> Iterator[Step]:
     """Copy up each object, a directory before what is in it; then list each directory after what is in it."""
     names = sorted(name for name in tree if name not in ("", SAMPLE_NAME))
     for name in names:
@@ -207,7 +207,7 @@ def _migrate_and_tell(overlay: Overlay, pipe: int) -> None:
     status = 1
     try:
         with _opened(overlay) as root:
-            for _, step in _steps(portrait(str(overlay.stack.mountpoint))):
+            for _, step in steps_of(portrait(str(overlay.stack.mountpoint))):
                 step(root)
                 os.write(pipe, b".")
         status = 0

@@ -182,10 +182,13 @@ class Stand:
         self._say(f"xfs_io -x -c shutdown {layer.root.name}")
         run_quietly("xfs_io", "xfsprogs", ["-x", "-c", "shutdown", str(layer.root)], f"shutdown of {layer.root}")
 
-    def recover(self, layer: Layer) -> Layer:
-        """Mount a filesystem of the stand, which nothing uses any more, once again. Raises SetupError, OSError."""
+    def recover(self, layer: Layer, between: Callable[[Path], object] | None = None) -> Layer:
+        """Mount a filesystem of the stand, which nothing uses any more, once again. Raises SetupError, OSError.
+
+        `between` may change its image while it is not mounted.
+        """
         self._say(f"umount {layer.root.name}; mount {layer.root.name}")
-        return filesystems.mount_again(layer, self.root)
+        return filesystems.mount_again(layer, self.root, between)
 
     # what must hold
 
