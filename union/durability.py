@@ -17,7 +17,7 @@ from union.marks import ORIGIN
 from union.portrait import Portrait, differences, portrait
 from union.witness import is_opaque
 
-CHUNK: Final = 64 << 10  # bytes
+CHUNK: Final = 16 << 10  # bytes
 SHOWN: Final = 600  # characters of a complaint: a whole file may differ
 
 
@@ -122,7 +122,10 @@ def _settled(tree: Portrait, unsettled: str | None) -> Portrait:
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """The content of an image file, holes and zeroes left out: its size in bytes, and the pieces by their offset."""
+    """The content of an image file: its size in bytes, and pieces of CHUNK bytes by their offset, which is a multiple.
+
+    Those that are all zeroes are left out.
+    """
 
     size: int
     pieces: dict[int, bytes]
@@ -137,8 +140,8 @@ class Disk:
                 while end < size:
                     start = os.lseek(fd, end, os.SEEK_DATA)
                     end = os.lseek(fd, start, os.SEEK_HOLE)
-                    for at in range(start, end, CHUNK):
-                        piece = os.pread(fd, min(CHUNK, end - at), at)
+                    for at in range(start - start % CHUNK, end, CHUNK):
+                        piece = os.pread(fd, CHUNK, at)
                         if piece.count(0) != len(piece):  # mkfs has written zeroes
                             pieces[at] = piece
         return cls(size, pieces)

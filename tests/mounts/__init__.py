@@ -47,6 +47,7 @@ from tests.mounts import (
     verity,
     volatile_errors,
     work_directories,
+    write_cuts,
 )
 from union.scenario import Group
 
@@ -96,6 +97,7 @@ MODULES = (
     refused_copies,
     live_migration,
     live_verdicts,
+    write_cuts,
 )
 
 GROUPS: tuple[Group, ...] = tuple(group for module in MODULES for group in module.GROUPS)
