@@ -31,6 +31,7 @@ Show whether a Linux overlay can safely lose its lower layer.
   ./run --search[=LENGTH]        all sequences of two operations, or LENGTH, in small worlds; goes on where it
                                  was interrupted
   ./run --table=fences           what each way to fence a lower catches
+  ./run --table=outliving        what was opened before a detach, and what becomes of it
   ./run --migrate-tree DIRECTORY copy all of an overlay of yours up, which is mounted there with xino=nofollow
                                  and may be in use, and say "detached" if nothing needs a lower layer any more
   ./run --list                   the groups and scenarios
@@ -53,7 +54,7 @@ too), 4 nothing could run here.
 """
 
 ACTIONS = ("matrix", "controls", "list", "set_up", "clean_up", "play", "search", "table", "migrate_tree")
-TABLES = ("fences",)
+TABLES = ("fences", "outliving")
 BARE = {"--ov": "=", "--ovov": "=", "--search": "=2"}
 """What is understood behind options that may have a value of their own."""
 TIME_LIMIT = 900
@@ -131,7 +132,8 @@ def _add_kinds(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--play", type=Path, metavar="FILE", help="play an example that a random test has found")
     what.add_argument("--search", nargs="?", metavar="=LENGTH", help="play all sequences of LENGTH "
                       "operations (default 2) in small worlds; what is done is kept if it is interrupted")
-    what.add_argument("--table", choices=TABLES, help="fences: what each fence catches, before the detach and after it")
+    what.add_argument("--table", choices=TABLES, help="fences: what each fence catches, before and after a detach; "
+                      "outliving: what works after a detach of what was there before, see docs/outliving.md")
     what.add_argument("--migrate-tree", type=Path, metavar="DIRECTORY", help="migrate the overlay of yours that is "
                       "mounted there, on the running kernel; exit 0: detached, 1: not, and why")
     what.add_argument("--dry-run", action="store_true", help="with --migrate-tree: say what it would do")

@@ -9,7 +9,7 @@ from typing import Final
 
 from tabulate import tabulate
 
-from command import guest, native
+from command import guest, native, outliving
 from command.options import Options
 from union import fencetable
 from union.configuration import Configuration
@@ -56,4 +56,4 @@ def fences() -> int:
     return 1 if caught_at_last else 0
 
 
-TABLES: Final[dict[str, Callable[[], int]]] = {"fences": fences}
+TABLES: Final[dict[str, Callable[[], int]]] = {"fences": fences, "outliving": outliving.table}
