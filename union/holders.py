@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import faulthandler
 import gc
 import mmap
 import os
@@ -269,6 +270,7 @@ class Holder:
 def _hold(row: Row, top: str, ready: int, go: int) -> None:
     """In the process."""
     status = _FAULT
+    faulthandler.disable()  # a signal is a result
     gc.disable()  # it would look at all that we have inherited, and copy the pages
     try:
         end_with_parent()

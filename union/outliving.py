@@ -155,7 +155,7 @@ def remounts(stand: Stand, kind: Kind, *, migrated: bool = True) -> dict[str, st
         except OSError as error:
             found[words] = errno_name(error.errno or 0)
         else:
-            found[words] = SAME if now == wanted else _difference(now, wanted)
+            found[words] = SAME if now == wanted else difference(now, wanted)
     return found
 
 
@@ -165,7 +165,7 @@ def _looked_at(point: str) -> tuple[Portrait, dict[str, int]]:
     return tree, {name: os.lstat(f"{point}/{name}").st_ino for name, seen in tree.items() if not seen.error}
 
 
-def _difference(now: tuple[Portrait, dict[str, int]], wanted: tuple[Portrait, dict[str, int]]) -> str:
+def difference(now: tuple[Portrait, dict[str, int]], wanted: tuple[Portrait, dict[str, int]]) -> str:
     errors = {errno_name(seen.error) for seen in now[0].values() if seen.error}
     if errors:
         return f"{', '.join(sorted(errors))} for some names"

@@ -52,6 +52,7 @@ BAD_INPUT = {
     "fence without detach": ["--ov", "--no-fence"],
     "controls with a type": ["--controls", "--ov"],
     "list with a group": ["--list", "open-plain"],
+    "table with a group": ["--table=outliving", "open-plain"],
     "two types": ["--ov", "--ovov"],
     "N that is no number": ["--ov=x"],
     "negative N": ["--ov=-1"],
