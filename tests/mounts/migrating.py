@@ -140,27 +140,31 @@ class Bench:
         return cls(stand, LAYERS + options, lower, upper, saved[0], original, hollow)
 
     def losses(self, point: str, of: str | None) -> list[str]:
-        """What is lost, and what is hidden in the upper layer."""
+        """What is lost, and what is hidden in the upper layer; mtime and capabilities of the name `of` are let off."""
         linked = INDEX in self.options
         return [*self.original.losses(point, of, linked=linked), *self.original.hidden(self.stand.path("up/u"))]
 
-    def renewed(self) -> None:
-        """The disks as they were before, and nothing is mounted from them."""
-        self.lower = self.stand.recover(self.lower)
+    def renewed(self, *, fenced: bool = True) -> None:
+        """The disks as they were before, that of lower if it was fenced; the union is not mounted."""
+        if fenced:
+            self.lower = self.stand.recover(self.lower)
         self.upper = self.stand.recover(self.upper, self.disk.restore)
 
-    def resumed(self, of: str | None = None) -> list[str]:
-        """Mount what is left: it is whole, is migrated to the end, and is whole without its lower. What was not so."""
-        self.stand.mount(self.options)
-        found = self.finished(of)
+    def left(self, of: str | None = None, *, resume: bool = True) -> list[str]:
+        """Mount what is left: it is whole, and to `resume` it is `finished`. What was not so; `of` as in `losses`."""
+        point = self.stand.mount(self.options)
+        found = self.finished(of) if resume else self.whole(point, of)
         self.stand.unmount()
         return found
 
+    def whole(self, point: str, of: str | None = None) -> list[str]:
+        """What is hidden before it is looked at, since a listing may mark, and what is lost or hidden then."""
+        return [*self.original.hidden(self.stand.path("up/u")), *self.losses(point, of)]
+
     def finished(self, of: str | None = None) -> list[str]:
-        """The same of what is mounted already."""
+        """The mounted union is whole, is migrated to the end, and is whole without its lower. What was not so."""
         point, upper = self.stand.path("m"), self.stand.path("up/u")
-        found = self.original.hidden(upper)  # before it is looked at: a listing may mark
-        found += self.losses(point, of)
+        found = self.whole(point, of)
         if not found:
             migration = migrate.dfs(Path(point), Path(upper))
             found += [f"resumed: {one.path}: {one.reason}" for one in migration.leftovers]

@@ -18,6 +18,8 @@ from union.interruption import Step
 from union.scenario import Group, Trial
 from union.stand import Stand, attempt, errno_name
 
+RESUME_EACH: Final = 3  # cuts
+
 
 def cut(bench: Bench, taken: Sequence[Step], synced: bool) -> None:
     """Take the steps and cut the power; the union is unmounted then, upper recovered.
@@ -63,22 +65,22 @@ def refused_or_whole(bench: Bench, synced: bool) -> tuple[list[str], bool]:
 
 
 def each_step(stand: Stand, fstype: str, options: str, synced: bool) -> None:
-    """Cut after each step; each time the tree is whole, nothing is hidden, and it is migrated to the end and fenced."""
+    """Cut after each step; each time the tree is whole and nothing is hidden, and some are resumed to their end."""
     bench = Bench.prepared(stand, fstype, options)
     whole = steps(bench.original, options)
     told, refusals = len(stand.steps), 0
     for number in range(1, len(whole) + 1):
-        taken = whole[:number]
+        taken, resume = whole[:number], number % RESUME_EACH == 0
         cut(bench, taken, synced)
         if VOLATILE in options:
             found, refused = refused_or_whole(bench, synced)
             refusals += refused
         else:
-            found = bench.resumed(unsettled(bench, taken))
+            found = bench.left(unsettled(bench, taken), resume=resume)
         stand.complaints += [f"cut {number}, after {taken[-1][0]}: {line}" for line in found]
         if found:
             return
-        bench.renewed()
+        bench.renewed(fenced=resume)
     del stand.steps[told:]
     words = f", {refusals} of them refused as volatile" if VOLATILE in options else ""
     stand.steps.append(f"{len(whole)} cut points{words}")

@@ -87,15 +87,11 @@ def cuts(disk: Disk, writes: Sequence[Write]) -> Iterator[tuple[str, Disk]]:
 
 def _looked_at(bench: Bench, words: str, *, resume: bool) -> None:
     try:
-        if resume:
-            found = bench.resumed()
-            bench.lower = bench.stand.recover(bench.lower)
-        else:
-            found = bench.original.hidden(bench.stand.path("up/u"))
-            found += bench.losses(bench.stand.mount(bench.options), None)
-            bench.stand.unmount()
+        found = bench.left(resume=resume)
     except OSError as error:
         found = [str(error)]
+    if resume:
+        bench.lower = bench.stand.recover(bench.lower)
     bench.stand.complaints += [f"{words}: {line}" for line in found]
 
 
