@@ -115,9 +115,7 @@ class Bench:
     hollow: frozenset[str]  # files whose data is not in upper then
 
     @classmethod
-    def prepared(
-        cls, stand: Stand, fstype: str, options: str = "", features: Sequence[str] = ()
-    ) -> Bench:
+    def prepared(cls, stand: Stand, fstype: str, options: str = "", features: Sequence[str] = ()) -> Bench:
         """A union that was used before, unmounted and saved. Raises Missing.
 
         `options` are more of the union's, `features` more arguments of upper's mkfs.

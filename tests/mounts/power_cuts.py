@@ -51,39 +51,35 @@ def unsettled(bench: Bench, taken: Sequence[Step]) -> str | None:
     return next((name for name in copied if name in bench.hollow), None)
 
 
-def refused_or_whole(bench: Bench, synced: bool) -> tuple[list[str], bool]:
-    """A volatile union is refused with and without that option, if anything of it is on disk; and whether it was."""
-    stand, found = bench.stand, []
-    for options in (bench.options, bench.options.replace(VOLATILE, "")):
-        got = attempt(stand.mount, options)
-        if got not in (0, EINVAL) or (synced and not got):
-            found.append(f"-o {options}: {errno_name(got)}")
-        if got == 0:
-            found += bench.losses(stand.path("m"), None)
-            stand.unmount()
-    return found, got == EINVAL
+def not_refused(bench: Bench) -> list[str]:
+    """A volatile union of which anything is on disk is refused after a cut, without that option and with it.
+
+    What was not so. (Nothing is on disk before somebody syncs: then the union is as before.)
+    """
+    found = []
+    for options in (bench.options.replace(VOLATILE, ""), bench.options):  # the latter would leave a new mark
+        if (got := attempt(bench.stand.mount, options)) != EINVAL:
+            found.append(f"-o {options}: {errno_name(got)} instead of EINVAL")
+        if not got:
+            bench.stand.unmount()
+    return found
 
 
 def each_step(stand: Stand, fstype: str, options: str, synced: bool) -> None:
     """Cut after each step; each time the tree is whole and nothing is hidden, and some are resumed to their end."""
     bench = Bench.prepared(stand, fstype, options)
     whole = steps(bench.original, options)
-    told, refusals = len(stand.steps), 0
+    told = len(stand.steps)
     for number in range(1, len(whole) + 1):
         taken, resume = whole[:number], number % RESUME_EACH == 0
         cut(bench, taken, synced)
-        if VOLATILE in options:
-            found, refused = refused_or_whole(bench, synced)
-            refusals += refused
-        else:
-            found = bench.left(unsettled(bench, taken), resume=resume)
+        found = not_refused(bench) if VOLATILE in options else bench.left(unsettled(bench, taken), resume=resume)
         stand.complaints += [f"cut {number}, after {taken[-1][0]}: {line}" for line in found]
         if found:
             return
         bench.renewed(fenced=resume)
     del stand.steps[told:]
-    words = f", {refusals} of them refused as volatile" if VOLATILE in options else ""
-    stand.steps.append(f"{len(whole)} cut points{words}")
+    stand.steps.append(f"{len(whole)} cut points{', all refused' if VOLATILE in options else ''}")
 
 
 def trial(fstype: str, options: str = "", *, synced: bool = False) -> Trial:
