@@ -42,8 +42,8 @@ Show whether a Linux overlay can safely lose its lower layer.
 
 EPILOG = """\
 A GROUP is a name of --list, a scenario of it (rename-file:3), a pattern ('rename-*'), or one of
-`parity` (what unionmount-testsuite has), `beyond` (what it has not) and `mounts` (trials that mount
-overlays of their own).
+`parity` (what unionmount-testsuite has), `beyond` (what it has not), `mounts` (trials that mount
+overlays of their own) and `long` (trials that take longer than all the rest and run only if named).
 
 UNIONMOUNT_BASEDIR (upper layers, and lower and mount point unless named), UNIONMOUNT_LOWERDIR,
 UNIONMOUNT_MNTPOINT and UNIONMOUNT_MNTOPTIONS are those of unionmount-testsuite. Layers in a
@@ -430,7 +430,8 @@ def _words(args: argparse.Namespace) -> tuple[str, ...]:
     kind, rotations = _kind(args)
     words = [f"--{kind}" + ("" if rotations is None else f"={rotations}")] if _kinds(args) else []
     words += [f"--fuse={args.fuse}"] if args.fuse else []
-    flags = (*LAYOUTS, "xino", "xdev", "meta", "verify", "no_fence", *ACTIONS)
+    valued = ("table", "play", "search", "migrate_tree")  # such a run is never repeated by these words
+    flags = (*LAYOUTS, "xino", "xdev", "meta", "verify", "no_fence", *(set(ACTIONS) - set(valued)))
     words += [f"--{name.replace('_', '-')}" for name in flags if getattr(args, name)]
     values = {"maxfs": 0, "lower_fs": None, "upper_fs": "tmpfs", "ts": "0", "detach": None, "migrate": None,
               "fence": None}

@@ -45,6 +45,7 @@ class When(Enum):
     DIRECTORY_RENAMES = "directory renames on"
     NO_DIRECTORY_RENAMES = "directory renames off"
     WITHOUT_DETACH = "without --xino"  # long, and the same whatever becomes of the lower
+    LONG = "only by name, or as `long`"  # takes longer than all the rest
     BY_NAME = "only by name"
 
 

@@ -125,13 +125,13 @@ def test_each_stage_of_a_detach_run_takes_what_it_can_of_the_words() -> None:
 
 
 def test_default_groups_are_those_of_every_run_and_of_this_kind(monkeypatch: pytest.MonkeyPatch) -> None:
-    long = Group("long", "Takes long.", (Scenario("one", lambda n: (open_file(n.reg, R),)),), When.WITHOUT_DETACH)
+    long = Group("lasting", "Takes long.", (Scenario("one", lambda n: (open_file(n.reg, R),)),), When.WITHOUT_DETACH)
     monkeypatch.setattr(choice, "GROUPS", (*GROUPS, long))
-    monkeypatch.setitem(choice._BY_NAME, "long", long)
+    monkeypatch.setitem(choice._BY_NAME, "lasting", long)
     for renames, kind in ((True, When.DIRECTORY_RENAMES), (False, When.NO_DIRECTORY_RENAMES)):
         assert {group.when for group in default_groups(renames)} == {When.ALWAYS, When.WITHOUT_DETACH, kind}
         assert {group.when for group in default_groups(renames, detach=True)} == {When.ALWAYS, kind}
-    assert names(selection(Choice(("long",)), detaches=True)) == ["long"]
+    assert names(selection(Choice(("lasting",)), detaches=True)) == ["lasting"]
 
 
 # A sequence ---------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from union import fencetable
 from union.fence import CannotFence
 from union.fencetable import OPERATIONS, Row
 from union.overlay import accepts
-from union.scenario import Group, Trial
+from union.scenario import Group, Trial, When
 from union.stand import Missing, Stand
 
 STRONG: Final = ("silence", "killed", "aborted", "stopped", "failing")
@@ -44,6 +44,7 @@ GROUPS = (
     Group(
         "fences",
         "What each fence catches, before the detach and after it.",
+        when=When.LONG,
         trials=tuple(_trial(name, lower) for name, lower in fencetable.combinations()),
     ),
 )

@@ -22,7 +22,7 @@ from typing import Final
 from tests.mounts.migrating import Bench, steps
 from union import syscalls
 from union.interruption import Step
-from union.scenario import Group, Trial
+from union.scenario import Group, Trial, When
 from union.stand import Missing, Stand, attempt, errno_name
 from union.syscalls import MS_RDONLY
 from union.together import Step as Call
@@ -244,6 +244,7 @@ GROUPS = (
     Group(
         "hindered-uppers",
         "Migrate while upper takes nothing from some step on, and once more.",
+        when=When.LONG,
         trials=(
             over("xfs", "full", FULL),
             over("ext4", "full", FULL),

@@ -11,7 +11,7 @@ from typing import Final
 from tests.mounts import needs
 from union.holders import ROWS, WORKS, WRONG
 from union.outliving import DEAD, DEATHS, EMPTY, LAYERS, REAL, RELEASES, SAME, Kind, Moment, held, releases, remounts
-from union.scenario import Group, Trial
+from union.scenario import Group, Trial, When
 from union.stand import Stand
 
 PERSISTENT: Final = {"xfs": (REAL, DEAD, EMPTY), "fuse": (REAL, EMPTY)}
@@ -82,6 +82,7 @@ GROUPS = (
     Group(
         "outliving",
         "Use what was opened before a detach, mount the union over other lowers, unmount the lower.",
+        when=When.LONG,
         trials=(
             *trials("xfs"),
             *trials("fuse"),

@@ -15,7 +15,7 @@ from tests.mounts.half_way import write_out
 from tests.mounts.migrating import INDEX, METACOPY, VOLATILE, Bench, steps
 from union.diskfences import go_down
 from union.interruption import Step
-from union.scenario import Group, Trial
+from union.scenario import Group, Trial, When
 from union.stand import Stand, attempt, errno_name
 
 RESUME_EACH: Final = 3  # cuts
@@ -93,6 +93,7 @@ GROUPS = (
     Group(
         "power-cuts",
         "Cut the power after each step of a migration, and resume it.",
+        when=When.LONG,
         trials=tuple(trial(fstype, options, synced=synced) for fstype in ("xfs", "ext4") for options, synced in KINDS),
     ),
 )

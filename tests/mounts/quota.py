@@ -15,7 +15,7 @@ from tests.mounts.migrating import LAYERS, NOFOLLOW, TREE, Bench, steps, used_be
 from union import quota
 from union.durability import Disk, Original
 from union.errors import SetupError
-from union.scenario import Group, Trial
+from union.scenario import Group, Trial, When
 from union.stand import Missing, Stand, attempt
 from union.syscalls import without_capabilities
 
@@ -68,6 +68,7 @@ GROUPS = (
     Group(
         "used-up-quota",
         "Migrate while the quota of upper is used up, at each step.",
+        when=When.LONG,
         trials=(
             # The mounter makes most objects as root, to whom XFS applies no user's quota.
             trial("of a project on xfs", "xfs", "prjquota", quota.PROJECT, PROJECT),

@@ -16,7 +16,7 @@ from tests.mounts.half_way import write_out
 from tests.mounts.migrating import Bench, steps
 from union.durability import Disk
 from union.recorder import Recorder, Write, left_by
-from union.scenario import Group, Trial
+from union.scenario import Group, Trial, When
 from union.stand import Stand
 from union.witness import is_opaque
 
@@ -99,6 +99,7 @@ GROUPS = (
     Group(
         "power-cuts-writes",
         "Cut the power at each write to the disk of upper.",
+        when=When.LONG,
         trials=(
             Trial("xfs", lambda stand: at_each_write(stand, "xfs")),
             Trial("ext4", lambda stand: at_each_write(stand, "ext4")),

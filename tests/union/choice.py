@@ -20,7 +20,8 @@ from union.plan import Selection
 from union.scenario import Group, When
 
 _BY_NAME = {group.name: group for group in GROUPS}
-SETS = {"parity": PARITY, "beyond": beyond.GROUPS, "mounts": mounts.GROUPS}
+LONG = tuple(group for group in GROUPS if group.when is When.LONG)
+SETS = {"parity": PARITY, "beyond": beyond.GROUPS, "mounts": mounts.GROUPS, "long": LONG}
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,14 +153,15 @@ def select(words: Sequence[str], among: Sequence[Group] = GROUPS) -> list[Select
 
     A word is the name of a group, whether default or not, or a glob over the groups of `among`;
     `:3` behind it picks one scenario. `parity` are the classical suite's groups among them, `beyond` the
-    others. A word that picks nothing is an error.
+    others, `mounts` the trials, and `long` those trials that are never part of `among`. A word that picks nothing is
+    an error.
     """
     return [selection for word in words for selection in _select(word, among)]
 
 
 def _select(word: str, among: Sequence[Group]) -> list[Selection]:
     if word in SETS:
-        names = {group.name for group in among}
+        names = {group.name for group in (*among, *(LONG if word == "long" else ()))}
         return [_selection(word, group, 0) for group in SETS[word] if group.name in names]
     pattern, colon, digits = word.partition(":")
     if colon and not re.fullmatch("[1-9][0-9]{0,3}", digits):
