@@ -7,7 +7,6 @@ request. The daemon is a process of its own, which can hang and die.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import select
 import signal
@@ -16,12 +15,13 @@ import traceback
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from functools import partial
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
-from union import filesystems, syscalls
+from union import daemon, filesystems, syscalls
 from union.errors import SetupError, Unsupported
 from union.fuseserver import Content, Rule, Server
 from union.requestlog import RequestLog
@@ -30,7 +30,6 @@ FSTYPE: Final = "fuse"
 PATIENCE: Final = 3.0
 _GLANCE: Final = 0.2  # seconds between two looks of the watchdog
 _DEVICE: Final = "/dev/fuse"
-_PR_SET_PDEATHSIG: Final = 1
 _OPTIONS: Final = "fd={fd},rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other"
 
 
@@ -62,8 +61,8 @@ class LowerFuse:
         try:
             filesystems.mount(stack, name, at, FSTYPE, _OPTIONS.format(fd=device), syscalls.MS_RDONLY)
             self._control, theirs = Pipe()
-            self.pid = _fork(lambda: Server(device, self.log, theirs, content or Content(), passthrough=passthrough),
-                             tree, (device, theirs.fileno()), theirs)  # fmt: skip
+            server = partial(Server, device, self.log, theirs, content or Content(), passthrough=passthrough)
+            self.pid = daemon.fork(lambda: _serve(server, tree, theirs), (device, theirs.fileno()))
             stack.callback(self._end)
             theirs.close()
         finally:
@@ -91,7 +90,7 @@ class LowerFuse:
 
     def kill(self) -> None:
         """SIGKILL: the connection is gone when this returns."""
-        _end_process(self.pid)
+        daemon.end(self.pid)
 
     def stop(self) -> None:
         """SIGSTOP: no request is answered any more."""
@@ -113,10 +112,7 @@ class LowerFuse:
         stopped takes none, and the kernel tells nobody.
         """
         connection = self._connection()
-        watchdog = os.fork()
-        if watchdog == 0:
-            _guard(connection)
-        self._stack.callback(_end_process, watchdog)
+        self._stack.callback(daemon.end, daemon.fork(lambda: _guard(connection)))
 
     def _connection(self) -> Path:
         """The directory of the kernel's control filesystem that is about this mount."""
@@ -130,7 +126,7 @@ class LowerFuse:
         return self._control_directory / str(number)
 
     def _end(self) -> None:
-        _end_process(self.pid)
+        daemon.end(self.pid)
         self._control.close()
 
     def _ask(self, word: str, value: object = None) -> Any:
@@ -148,62 +144,25 @@ class LowerFuse:
         return answer
 
 
-def _end_process(pid: int) -> None:
-    # Either has died, or was reaped, before.
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-    with suppress(ChildProcessError):
-        os.waitpid(pid, 0)
+def _guard(connection: Path) -> None:
+    """What the watchdog does; it fails, and ends, when the filesystem is gone."""
+    idle = select.poll()
+    since: float | None = None
+    while True:
+        idle.poll(_GLANCE * 1000)
+        waits = int((connection / "waiting").read_text()) > 0
+        since = (since or time.monotonic()) if waits else None
+        if since is not None and time.monotonic() - since > PATIENCE:
+            (connection / "abort").write_text("1")
+            return
 
 
-def _guard(connection: Path) -> NoReturn:
-    """Be the watchdog."""
+def _serve(server: Callable[[], Server], tree: Path, control: Connection) -> None:
+    """What the daemon does; a fault of it is told."""
     try:
-        _die_with_parent()
-        _close_all_but(())
-        idle = select.poll()
-        since: float | None = None
-        while True:
-            idle.poll(_GLANCE * 1000)
-            waits = int((connection / "waiting").read_text()) > 0
-            since = (since or time.monotonic()) if waits else None
-            if since is not None and time.monotonic() - since > PATIENCE:
-                (connection / "abort").write_text("1")
-                os._exit(0)
-    except BaseException:  # noqa: BLE001 - the filesystem is gone, or we are
-        os._exit(0)
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    for number in (signal.SIGINT, signal.SIGTERM):  # meant for who started us, and then it kills us
-        signal.signal(number, signal.SIG_IGN)
-
-
-def _fork(server: Callable[[], Server], tree: Path, needed: tuple[int, ...], control: Connection) -> int:
-    """Run the server in a child process that has nothing else of ours open; its pid."""
-    pid = os.fork()
-    if pid:
-        return pid
-    try:
-        _die_with_parent()
         os.chdir(tree)
-        _close_all_but(needed)
         server().run()
-    except BaseException:  # noqa: BLE001 - whatever it is, who uses us must be told
+    except BaseException:
         with suppress(OSError):
             control.send(traceback.format_exc().strip().replace("\n", "; "))
-        os._exit(1)
-    os._exit(0)
-
-
-def _close_all_but(needed: tuple[int, ...]) -> None:
-    """What was open in the parent would keep it busy; the standard streams lead nowhere."""
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for number in (0, 1, 2):
-        os.dup2(nowhere, number)
-    first = 3
-    for number in sorted(needed):
-        os.closerange(first, number)
-        first = number + 1
-    os.closerange(first, os.sysconf("SC_OPEN_MAX"))
+        raise

@@ -7,18 +7,16 @@ some. It is a FUSE file of its own since no device of the guest records writes, 
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
-import signal
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from random import Random
 from typing import Final, NamedTuple
 
-from union import filesystems, fusewire
+from union import daemon, filesystems, fusewire
 from union.durability import CHUNK, Disk
 from union.errors import SetupError
 from union.fusewire import Op, Request
@@ -27,7 +25,6 @@ _DEVICE: Final = "/dev/fuse"
 _OPTIONS: Final = "fd={fd},rootmode=100600,user_id=0,group_id=0"  # the root is the file itself
 _RECORD: Final = struct.Struct("=QI")  # offset, length; the data follows, none for a flush
 _WRITE_IN: Final = struct.Struct("=QQIIQII")  # fh, offset, size, flags, lock owner, flags, padding
-_PR_SET_PDEATHSIG: Final = 1
 
 
 class Write(NamedTuple):
@@ -65,7 +62,7 @@ class Recorder:
                     raise SetupError(f"{path}: {error.strerror}") from error
                 own.callback(os.close, fds[-1])
             filesystems.mount(self._stack, "recorder", self._image, "fuse", _OPTIONS.format(fd=fds[0]))
-            self._stack.callback(_end, _fork(lambda: _serve(*fds), fds))
+            self._stack.callback(daemon.end, daemon.fork(lambda: _serve(*fds), fds))
         self._image.stat()  # a loop device takes the size as the kernel knows it, without asking
         return disk
 
@@ -85,31 +82,6 @@ class Recorder:
             at += _RECORD.size + length
             found.append(Write(at, offset, log[at - length : at] if length else None))
         return found
-
-
-def _fork(work: Callable[[], None], needed: Sequence[int]) -> int:
-    """Do it in a child process that has nothing else of ours open; its pid."""
-    pid = os.fork()
-    if pid:
-        return pid
-    try:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        for kind in (signal.SIGINT, signal.SIGTERM):  # meant for who started us, and then it kills us
-            signal.signal(kind, signal.SIG_IGN)
-        first = 3
-        for number in sorted(needed):
-            os.closerange(first, number)
-            first = number + 1
-        os.closerange(first, os.sysconf("SC_OPEN_MAX"))
-        work()
-        os._exit(0)
-    finally:
-        os._exit(1)  # the disk gives errors from then on, and the trial fails with them
-
-
-def _end(pid: int) -> None:
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
 
 
 def _serve(fuse: int, image: int, log: int) -> None:

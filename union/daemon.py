@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A child process that serves this one: it has nothing else of ours open, and does not outlive us."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Final
+
+_PR_SET_PDEATHSIG: Final = 1
+_FIRST: Final = 3  # the standard streams lead nowhere in it
+
+
+def fork(work: Callable[[], None], needed: Sequence[int] = ()) -> int:
+    """Do the work in a daemon that has the descriptors `needed`; its pid. It ends with exit code 0, or 1 for a fault.
+
+    What was open here would be kept busy by it. A signal of the terminal is meant for us, and then we end it.
+    """
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        _close_all_but(needed)
+        work()
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+def end(pid: int) -> None:
+    """Kill it, unless it has ended, and reap it, unless it was reaped."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    with suppress(ChildProcessError):
+        os.waitpid(pid, 0)
+
+
+def _close_all_but(needed: Sequence[int]) -> None:
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for number in range(_FIRST):
+        os.dup2(nowhere, number)
+    first = _FIRST
+    for number in sorted(needed):
+        os.closerange(first, number)
+        first = number + 1
+    os.closerange(first, os.sysconf("SC_OPEN_MAX"))
