@@ -72,8 +72,8 @@ class Content:
     def start(self, arrived: Callable[[], None]) -> None:
         """Called in the daemon; `arrived` is to be called, by any thread, when something has become populated."""
 
-    def populated(self, path: str) -> bool:
-        """Whether the content of this file is there. One that stalls asks often."""
+    def populated(self, path: str, pid: int) -> bool:
+        """Whether the content of this file is there, for which process `pid` asks. One that stalls asks often."""
         return True
 
     def open(self, path: str) -> int:
@@ -108,7 +108,7 @@ class Server:
     def run(self) -> None:
         """Serve until the filesystem is unmounted."""
         threading.Thread(target=self._obey, daemon=True).start()
-        self._content.start(self.reconsider)
+        self._content.start(self._arrived)
         poll = select.poll()
         poll.register(self._fuse, select.POLLIN)
         while True:
@@ -132,10 +132,10 @@ class Server:
 
     def _consider(self, asked: Request, path: str) -> None:
         """Answer, or let it wait."""
-        rule = next((rule for rule in self._rules if rule.matches(asked.operation, path)), _SERVE)
+        rule = self._rule(asked, path)
         if rule.action is Action.DIE:
             os._exit(0)
-        if rule.action is Action.STALL or (rule.action is Action.POPULATE and not self._content.populated(path)):
+        if rule.action is Action.STALL or self._lacks(rule, asked, path):
             self._waiting[asked.unique] = asked
         elif rule.action is Action.DELAY:
             self._waiting[asked.unique] = asked
@@ -145,6 +145,13 @@ class Server:
             self._reply(fusewire.answer(asked.unique, error=int(rule.value)))
         else:
             self._serve(asked, path, lying=rule.action is Action.WRONG)
+
+    def _rule(self, asked: Request, path: str) -> Rule:
+        return next((rule for rule in self._rules if rule.matches(asked.operation, path)), _SERVE)
+
+    def _lacks(self, rule: Rule, asked: Request, path: str) -> bool:
+        """Whether it waits for content."""
+        return rule.action is Action.POPULATE and not self._content.populated(path, asked.pid)
 
     def _serve(self, asked: Request, path: str, *, lying: bool = False) -> None:
         try:
@@ -199,7 +206,7 @@ class Server:
             return False
         if word == "rules":
             self._rules = tuple(value)
-            self.reconsider()
+            self._reconsider()
             self._control.send(None)
         elif word == "waiting":
             with self._lock:
@@ -227,8 +234,18 @@ class Server:
                 if asked is not None:
                     self._serve(asked, self._path_of(asked))
 
-    def reconsider(self) -> None:
-        """Look again at all that wait, after new rules or newly arrived content."""
+    def _arrived(self) -> None:
+        """Serve what has waited for content that is there now; what waits for anything else is left alone."""
+        with self._lock:
+            for asked in list(self._waiting.values()):
+                path = self._path_of(asked)
+                rule = self._rule(asked, path)
+                if rule.action is Action.POPULATE and not self._lacks(rule, asked, path):
+                    del self._waiting[asked.unique]
+                    self._serve(asked, path)
+
+    def _reconsider(self) -> None:
+        """Look again at all that wait, after new rules."""
         with self._lock:
             waiting, self._waiting, self._due = self._waiting, {}, []
             for asked in waiting.values():
@@ -343,7 +360,14 @@ class Server:
 
     def _getxattr(self, asked: Request, path: str) -> bytes:
         room = asked.numbers("=II")[0]
-        return fusewire.sized(os.getxattr(path, asked.name(skip=8), follow_symlinks=False), room)
+        try:
+            value = os.getxattr(path, asked.name(skip=8), follow_symlinks=False)
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+            # A filesystem without xattrs has none. The kernel, which asks for ACLs, would take that for a failure.
+            raise OSError(errno.ENODATA, "no xattrs") from error
+        return fusewire.sized(value, room)
 
     def _listxattr(self, asked: Request, path: str) -> bytes:
         names = os.listxattr(path, follow_symlinks=False)

@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import stat
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -234,7 +235,7 @@ class Late(Content):
     def start(self, arrived: Callable[[], None]) -> None:
         self._arrived = arrived
 
-    def populated(self, path: str) -> bool:
+    def populated(self, path: str, pid: int) -> bool:
         if path == "top":  # whoever asks for this one brings all
             self._there = True
         return self._there
@@ -251,6 +252,27 @@ def test_a_read_stalls_until_its_content_has_arrived() -> None:
         assert os.stat(at / "a/file").st_size == 5  # only what needs the content waits
         (at / "top").read_bytes()
         server.rules(Rule(Action.POPULATE, READ))  # look again
+        assert ended(child) == 0
+
+
+class Trickle(Content):
+    """Something arrives all the time."""
+
+    def start(self, arrived: Callable[[], None]) -> None:
+        threading.Thread(target=self._trickle, args=(arrived,), daemon=True).start()
+
+    def _trickle(self, arrived: Callable[[], None]) -> None:
+        while True:
+            arrived()
+            os.sched_yield()
+
+
+@needs_fuse
+@isolated
+def test_what_is_delayed_is_not_delayed_again_by_all_that_arrives() -> None:
+    with served(Trickle()) as (server, at, _tree):
+        server.rules(Rule(Action.DELAY, READ, "a/file", 0.2))
+        child = forked(lambda: (at / "a/file").read_bytes())
         assert ended(child) == 0
 
 
