@@ -110,7 +110,7 @@ class _Process:
 
     def stop(self, patience: float) -> None:
         """It hangs: say where, and kill it."""
-        where = _kernel_stack(self.pid)
+        where = kernel_stack(self.pid)
         self._verdict = Verdict((f"hangs: after {patience:g} s it is still at {self._at()}{where}",))
         os.kill(self.pid, signal.SIGKILL)
 
@@ -121,7 +121,7 @@ class _Process:
         if _ended(self.pid):
             return self._verdict
         return self._verdict._replace(
-            complaints=self._verdict.complaints or (f"the process does not end{_kernel_stack(self.pid)}",), left=True
+            complaints=self._verdict.complaints or (f"the process does not end{kernel_stack(self.pid)}",), left=True
         )
 
     def _at(self) -> str:
@@ -171,7 +171,7 @@ def _ended(pid: int) -> bool:
         os.close(fd)
 
 
-def _kernel_stack(pid: int) -> str:
+def kernel_stack(pid: int) -> str:
     """The state of the process, and where it is in the kernel, which not every kernel tells."""
     state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     try:
