@@ -13,6 +13,7 @@ from typing import NoReturn
 CHECKOUT = Path(__file__).resolve().parent.parent
 BUNDLED = CHECKOUT / "lib"  # the libraries of a tarball made by ci/kselftest/make_tarball
 RUN_TIME = ("tabulate", "tqdm")
+PLOT_TIME = ("matplotlib",)
 TEST_TIME = (*RUN_TIME, "pytest", "xdist", "hypothesis", "mypy", "ruff", "yaml", "check_jsonschema")
 MARK = "OVL_DETACH_VENV"  # set when we have started ourselves again, so that it happens only once
 
@@ -35,31 +36,45 @@ def ensure_libraries(argv: Sequence[str], *, tests: bool = False) -> None:
         return
     if os.environ.get(MARK) == str(tests):
         fail(f"the environment {sys.prefix} lacks libraries; remove it and run again")
-    home = _home(tests)
+    python = _made("test" if tests else "run")
+    os.environ[MARK] = str(tests)
+    sys.stdout.flush()
+    os.execv(python, [python, *argv])
+
+
+def interpreter(group: str) -> str:
+    """An interpreter that has what the optional dependencies `group` of pyproject.toml name, made at first use.
+
+    It is this one if it has that: `group` is "plot". Exits 3 with one line when it cannot be made.
+    """
+    wanted = {"plot": PLOT_TIME}[group]
+    return sys.executable if all(importlib.util.find_spec(name) for name in wanted) else _made(group)
+
+
+def _made(group: str) -> str:
+    """The interpreter of the environment of that kind."""
+    home = _home(group)
     if not (home / "ready").exists():
         from command import environment  # needed once
 
-        environment.make(home, requirements(tests))
-    os.environ[MARK] = str(tests)
-    sys.stdout.flush()
-    python = home / "bin" / "python"
-    os.execv(python, [str(python), *argv])
+        environment.make(home, requirements(group))
+    return str(home / "bin" / "python")
 
 
-def _home(tests: bool) -> Path:
+def _home(group: str) -> Path:
     """Where the environment for what pyproject.toml asks for is, or will be."""
     import hashlib  # here and below: imported where the restart leads not, as loading takes time
 
-    key = hashlib.sha256("\n".join([sys.version, *requirements(tests)]).encode()).hexdigest()[:12]
-    return cache_directory() / "environments" / f"{'test' if tests else 'run'}-{key}"
+    key = hashlib.sha256("\n".join([sys.version, *requirements(group)]).encode()).hexdigest()[:12]
+    return cache_directory() / "environments" / f"{group}-{key}"
 
 
-def requirements(tests: bool) -> list[str]:
-    """What pyproject.toml asks for, with its bounds."""
+def requirements(group: str) -> list[str]:
+    """What pyproject.toml asks for, with its bounds; `group` is "run", or the optional dependencies that come along."""
     import tomllib
 
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
-    return [*project["dependencies"], *(project["optional-dependencies"]["test"] if tests else [])]
+    return [*project["dependencies"], *(project["optional-dependencies"][group] if group != "run" else [])]
 
 
 def fail(message: str, code: int = 3) -> NoReturn:

@@ -7,6 +7,7 @@ import compileall
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from command import bootstrap, native, results
@@ -35,18 +36,23 @@ def run(options: Options) -> int:
     code = 0
     try:
         with results.written(options.results, options.command()):
-            code = _run(options)
+            code = carry(options)
     except results.CannotWrite:
         if code != SetupError.exit_code:  # else the run itself has said so
             raise
     return code
 
 
-def _run(options: Options) -> int:
-    arguments = [*options.words, "--kernel=native", *options.choice.words]
+def carry(options: Options, more: Sequence[str] = (), visible: Sequence[Path] = ()) -> int:
+    """The same without reports, with `more` words on the guest's command line.
+
+    It sees the directories `visible` of the host, wherever they lie.
+    """
+    arguments = [*options.words, "--kernel=native", *options.choice.words, *more]
     with copied(to_descriptor(sys.stdout.fileno()), options.log_dir) as out:
         under_way = UnderWay(out)
-        result = _boot(options, flavour(options), arguments, under_way, to_descriptor(sys.stderr.fileno()))
+        result = _boot(options, flavour(options), arguments, under_way, to_descriptor(sys.stderr.fileno()),
+                       visible)  # fmt: skip
         if result.outcome is not Outcome.EXITED:
             _mourn(result, under_way, options.command())
         return _status(result)
@@ -66,7 +72,9 @@ def capture(options: Options, kernel: str, arguments: list[str]) -> tuple[int, s
     return _status(result), text.decode(errors="replace")
 
 
-def _boot(options: Options, kernel: str, arguments: list[str], out: Sink, err: Sink) -> GuestResult:
+def _boot(
+    options: Options, kernel: str, arguments: list[str], out: Sink, err: Sink, visible: Sequence[Path] = ()
+) -> GuestResult:
     """Raises SetupError when there can be no guest, UsageError for a bad kernel."""
     file = choice.kernel_file(kernel, options.kernel_source)
     guest = choice.guest_of(file, options.log_dir, cpus=options.cpus)
@@ -88,7 +96,7 @@ def _boot(options: Options, kernel: str, arguments: list[str], out: Sink, err: S
         on_stdout=out,
         on_stderr=err,
         shared=shared,
-        visible=[Path(path) for path in sys.path if os.path.isabs(path)],
+        visible=[*visible, *(Path(path) for path in sys.path if os.path.isabs(path))],
     )
     if result.outcome is Outcome.NOT_BOOTED:
         guest.release()  # a better complaint if it is no kernel at all

@@ -94,6 +94,10 @@ def _dispatch(options: Options) -> int:
         from command import migration
 
         return migration.run(options.migrate_tree, dry=options.dry_run)
+    if options.lazy:
+        from command import lazy
+
+        return lazy.run(options, options.lazy)
     if options.action == "matrix":
         from command import matrix
 

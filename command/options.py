@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, cast, get_args
 
+from command import lazy_options
 from command.expectations import Expectation, expectations
+from command.lazy_options import Lazy
 from command.variables import places
 from tests.union.choice import Choice, Exclusion
 from union.configuration import FENCES, Configuration, Kind, LowerFs, MigrateWay, Moment, Places, UpperFs, fence_for
@@ -34,6 +36,8 @@ Show whether a Linux overlay can safely lose its lower layer.
   ./run --table=outliving        what was opened before a detach, and what becomes of it
   ./run --migrate-tree DIRECTORY copy all of an overlay of yours up, which is mounted there with xino=nofollow
                                  and may be in use, and say "detached" if nothing needs a lower layer any more
+  ./run --lazy[=VARIANT]         a layer that is loaded lazily while a workload runs, migrated away and killed:
+                                 a table and a plot
   ./run --list                   the groups and scenarios
   ./run --pytest [ARGS...]       the project's own tests
   ./run --OPERATION PATH ...     one operation on a path of yours: --open-file, --chmod, --link, --mkdir,
@@ -53,9 +57,9 @@ Exit: 0 passed, 1 failed (a kernel that panics, too), 2 usage, 3 our own error (
 too), 4 nothing could run here.
 """
 
-ACTIONS = ("matrix", "controls", "list", "set_up", "clean_up", "play", "search", "table", "migrate_tree")
+ACTIONS = ("matrix", "controls", "list", "set_up", "clean_up", "play", "search", "table", "migrate_tree", "lazy")
 TABLES = ("fences", "outliving")
-BARE = {"--ov": "=", "--ovov": "=", "--search": "=2"}
+BARE = {"--ov": "=", "--ovov": "=", "--search": "=2", "--lazy": "=story"}
 """What is understood behind options that may have a value of their own."""
 TIME_LIMIT = 900
 LAYOUTS = ("samefs", "squashfs", "erofs")
@@ -71,6 +75,7 @@ class Options:
     migrate_tree: Path | None  # where the user's overlay is mounted
     dry_run: bool
     search: int  # operations of each sequence to search
+    lazy: Lazy | None
     jobs: int  # guests at a time
     configuration: Configuration
     choice: Choice
@@ -112,6 +117,7 @@ def _parser() -> _Parser:
     _add_features(parser)
     _add_detach(parser)
     _add_kernel(parser)
+    lazy_options.add(parser)
     output = parser.add_argument_group("output")
     output.add_argument("-v", "--verbose", action="store_true", help="show what each operation gave")
     output.add_argument("--results", type=Path, metavar="DIR", help="write results.xml (JUnit), results.ktap, "
@@ -219,6 +225,7 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> O
         raise UsageError(f"--kernel-source has no use with --kernel={args.kernel}")
     if args.kernel_source is not None and not args.kernel_source.exists():
         raise UsageError(f"--kernel-source: {args.kernel_source} does not exist")
+    lazy = lazy_options.parsed(args)
     where, variables = places(environment)
     choice = Choice(tuple(args.groups), _excluded(args), _shard(args))
     if action != "matrix":  # whose words are names of configurations
@@ -230,8 +237,9 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> O
         migrate_tree=args.migrate_tree,
         dry_run=args.dry_run,
         search=_length(args),
+        lazy=lazy,
         jobs=_jobs(args, action),
-        configuration=_configuration(args, where),
+        configuration=lazy_options.configuration(args) if lazy else _configuration(args, where),
         choice=choice,
         kernel=args.kernel,
         kernel_source=args.kernel_source,
@@ -242,14 +250,14 @@ def parse(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> O
         repeat=_repeat(args, action),
         expected=expectations(args.expect) if args.expect else (),
         verbose=args.verbose,
-        words=_words(args),
+        words=_words(args, lazy),
         variables=variables,
     )
 
 
 def _results(args: argparse.Namespace, action: str) -> Path | None:
     directory: Path | None = args.results
-    if directory is not None and action != "run":
+    if directory is not None and action not in ("run", "lazy"):
         raise UsageError(f"--results goes with a run, not with --{action.replace('_', '-')}")
     return directory
 
@@ -309,11 +317,11 @@ def _action(args: argparse.Namespace) -> str:
     action = chosen[0] if chosen else "run"
     if action == "set_up" and not kinds:
         raise UsageError("--set-up needs to know what: add --no, --ov or --ovov")
-    if action in ("matrix", "controls", "list", "play", "search", "table", "migrate_tree") and kinds:
+    if action in ("matrix", "controls", "list", "play", "search", "table", "migrate_tree", "lazy") and kinds:
         raise UsageError(f"--{action.replace('_', '-')} takes no type")
     if action == "controls" and (args.xino or args.xdev or args.groups):
         raise UsageError("--controls chooses its own runs; it takes no type, flag or group")
-    if action in ("list", "set_up", "play", "search", "table", "migrate_tree") and args.groups:
+    if action in ("list", "set_up", "play", "search", "table", "migrate_tree", "lazy") and args.groups:
         raise UsageError(f"--{action.replace('_', '-')} takes no group")
     if args.dry_run and action != "migrate_tree":
         raise UsageError("--dry-run goes with --migrate-tree")
@@ -426,11 +434,12 @@ def _excluded(args: argparse.Namespace) -> tuple[Exclusion, ...]:
     return tuple(found)
 
 
-def _words(args: argparse.Namespace) -> tuple[str, ...]:
+def _words(args: argparse.Namespace, lazy: Lazy | None) -> tuple[str, ...]:
     kind, rotations = _kind(args)
     words = [f"--{kind}" + ("" if rotations is None else f"={rotations}")] if _kinds(args) else []
+    words += lazy_options.words(args, lazy) if lazy else []
     words += [f"--fuse={args.fuse}"] if args.fuse else []
-    valued = ("table", "play", "search", "migrate_tree")  # such a run is never repeated by these words
+    valued = ("table", "play", "search", "migrate_tree", "lazy")  # such a run is never repeated by the bare word
     flags = (*LAYOUTS, "xino", "xdev", "meta", "verify", "no_fence", *(set(ACTIONS) - set(valued)))
     words += [f"--{name.replace('_', '-')}" for name in flags if getattr(args, name)]
     values = {"maxfs": 0, "lower_fs": None, "upper_fs": "tmpfs", "ts": "0", "detach": None, "migrate": None,

@@ -51,8 +51,8 @@ class Apt:
                 return found[1], int(found[2])
         return package, None
 
-    def download(self, package: str, directory: Path, log: Path, advance: Advance) -> None:
-        """Put the package's file into `directory`, telling `advance` the bytes as they come."""
+    def download(self, packages: Sequence[str], directory: Path, log: Path, advance: Advance) -> None:
+        """Put the packages' files into `directory`, telling `advance` the bytes as they come."""
         done = 0
 
         def look() -> None:
@@ -62,7 +62,7 @@ class Apt:
                 advance(now - done)
                 done = now
 
-        command = ["apt-get", *self._all(), "download", "-q", package]
+        command = ["apt-get", *self._all(), "download", "-q", *packages]
         run_logged(command, log, "apt-get download", cwd=directory, on_tick=look)
         look()
 
@@ -83,7 +83,7 @@ def fetch(series: str, log: Path, progress: Progress) -> Source:
         work = Path(name)
         apt, (file, size) = _provider(package, work / "apt", log, progress)
         with progress.phase(f"fetching {package}", size, "B", scale=True) as advance:
-            apt.download(package, work, log, advance)
+            apt.download([package], work, log, advance)
         debs = list(work.glob("*.deb"))
         if len(debs) != 1:
             raise BuildError(f"apt-get downloaded no {file}", log)

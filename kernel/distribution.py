@@ -176,7 +176,7 @@ class _Maker:
             sizes.append(announced[1] or 0)
         with self.progress.phase(f"fetching {packages[0]}", sum(sizes), "B", scale=True) as advance:
             for package in wanted:
-                apt.download(package, made(self.work / package), self.log, advance)
+                apt.download([package], made(self.work / package), self.log, advance)
         return sorted(self.work.glob("*/*.deb"))
 
     def _unpack(self, debs: list[Path], release: str, new: Path) -> None:

@@ -16,10 +16,11 @@ Advance = Callable[[int], object]
 
 
 class Progress:
-    """Phases one after the other, on `stream`, by default stdout at the time of use."""
+    """Phases one after the other in the making of `what`, on `stream`, by default stdout at the time of use."""
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(self, stream: TextIO | None = None, what: str = "kernel") -> None:
         self._stream = stream
+        self._what = what
 
     @contextlib.contextmanager
     def phase(self, text: str, total: int | None = None, unit: str = "it", scale: bool = False) -> Iterator[Advance]:
@@ -33,7 +34,7 @@ class Progress:
         layout = None if total else "{desc}: {elapsed}"
         with tqdm(
             total=total,
-            desc=f"kernel: {text}",
+            desc=f"{self._what}: {text}",
             unit=unit,
             unit_scale=scale,
             bar_format=layout,
@@ -46,7 +47,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """One line."""
-        print(f"kernel: {text}", file=self._stream or sys.stdout, flush=True)
+        print(f"{self._what}: {text}", file=self._stream or sys.stdout, flush=True)
 
 
 class Silent(Progress):
