@@ -208,10 +208,8 @@ def _meaning_of_xino(configuration: Configuration) -> str:
 
 def _carry_out(configuration: Configuration, share: Share, how: str, tell: Listener) -> None:
     with mount_union(configuration, share, MOUNTPOINT, tell) as union:
-        within = share.rotating and any(turn.remounts for turn in share.turns)
-        after = union.cycler.after if within else nothing
-        heard = partial(reached, union.fence)
-        runner = Runner(union.judge, union.log, tell, after=after, slashes=configuration.slashes, heard=heard)
+        within = remounts_within(share)
+        runner = runner_of(union, share, tell)
         for turn in union.turns:
             runner.run_turn(turn, how)
             if share.rotating and not within and not runner.lost:
@@ -219,6 +217,25 @@ def _carry_out(configuration: Configuration, share: Share, how: str, tell: Liste
                 tell(Checked("-", "after a remount each group is as the model says", complaints))
         if not runner.lost:
             union.finish(runner.spoiled)
+
+
+def remounts_within(share: Share) -> bool:
+    """Whether the union is remounted inside of scenarios, and not between its groups."""
+    return share.rotating and any(turn.remounts for turn in share.turns)
+
+
+def runner_of(union: Union, share: Share, tell: Listener) -> Runner:
+    """Who replays the scenarios of the share on its union, as its configuration says."""
+    configuration = union.configuration
+    return Runner(
+        union.judge,
+        union.log,
+        tell,
+        after=union.cycler.after if remounts_within(share) else nothing,
+        slashes=configuration.slashes,
+        heard=partial(reached, union.fence),
+        cold=configuration.cold,
+    )
 
 
 def remounted(union: Union, runner: Runner, top: str) -> list[str]:

@@ -177,6 +177,7 @@ def _add_features(parser: argparse.ArgumentParser) -> None:
 
 def _add_detach(parser: argparse.ArgumentParser) -> None:
     detach = parser.add_argument_group("the detach run")
+    detach.add_argument("--cold", action="store_true", help="drop all caches before each scenario (any run)")
     detach.add_argument("--detach", choices=("on", "off"), help="off: --xino is plain xino=on")
     detach.add_argument(
         "--migrate",
@@ -363,6 +364,7 @@ def _configuration(args: argparse.Namespace, where: Places) -> Configuration:
         meta=args.meta and kind != "no",
         verify=args.verify and kind != "no",
         slashes=args.ts == "1",
+        cold=args.cold,
         detach=detach,
         migrate=cast(MigrateWay, args.migrate or "mail") if detach else "none",
         fence="" if not detach or args.no_fence else _fence(args, _lower(args)),
@@ -440,7 +442,7 @@ def _words(args: argparse.Namespace, lazy: Lazy | None) -> tuple[str, ...]:
     words += lazy_options.words(args, lazy) if lazy else []
     words += [f"--fuse={args.fuse}"] if args.fuse else []
     valued = ("table", "play", "search", "migrate_tree", "lazy")  # such a run is never repeated by the bare word
-    flags = (*LAYOUTS, "xino", "xdev", "meta", "verify", "no_fence", *(set(ACTIONS) - set(valued)))
+    flags = (*LAYOUTS, "xino", "xdev", "meta", "verify", "no_fence", "cold", *(set(ACTIONS) - set(valued)))
     words += [f"--{name.replace('_', '-')}" for name in flags if getattr(args, name)]
     values = {"maxfs": 0, "lower_fs": None, "upper_fs": "tmpfs", "ts": "0", "detach": None, "migrate": None,
               "fence": None}

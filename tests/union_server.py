@@ -29,7 +29,7 @@ from union.example import Played
 from union.plan import NothingLeft, Share, Turn
 from union.playable import Playable
 from union.race import Race
-from union.runner import Runner, nothing
+from union.runner import Runner
 from union.trial import run_trials
 from union.workspace import enter_private_namespace
 
@@ -314,9 +314,8 @@ def _serve(pipe: Connection, configuration: Configuration, share: Share) -> None
     events = Told()
     with _skipping(share, events), mount_union(configuration, share, native.MOUNTPOINT, events) as union:
         pipe.send(list(events))
-        within = share.rotating and any(turn.remounts for turn in share.turns)
-        after = union.cycler.after if within else nothing
-        runner = Runner(union.judge, union.log, events, after=after, slashes=configuration.slashes)
+        within = native.remounts_within(share)
+        runner = native.runner_of(union, share, events)
         turns = {turn.group.name: turn for turn in union.turns}
         last = ""
         while (wanted := pipe.recv()) is not None:

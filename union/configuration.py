@@ -76,6 +76,7 @@ class Configuration:
     meta: bool = False
     verify: bool = False
     slashes: bool = False  # a terminal slash on each path under test
+    cold: bool = False  # caches are dropped before each scenario
     detach: bool = False  # the lower is migrated and fenced before the operations
     migrate: MigrateWay = "none"
     fence: str = ""  # how the lower is fenced, a name of union.fences; "" if it is not
@@ -99,7 +100,7 @@ class Configuration:
     def layers_are_chosen(self) -> bool:
         """Whether anything is asked for that is about its own layers and their overlay, but to detach them."""
         own = Configuration() if not self.detach else Configuration(lower_fs="xfs", xino="nofollow")
-        how = {"detach": False, "migrate": "none", "fence": "", "moment": "after"}
+        how = {"detach": False, "migrate": "none", "fence": "", "moment": "after", "cold": False}
         return replace(self, **how, leave_uncopied=None, leave_unlisted=None) != own  # type: ignore[arg-type]
 
     @property
@@ -128,4 +129,5 @@ class Configuration:
             words.append(f"--migrate={self.migrate}")
         if self.detach and self.fence != fence_for(self.lower_fs):
             words.append(f"--fence={self.fence}" if self.fence else "--no-fence")
+        words += ["--cold"] if self.cold else []
         return " ".join(words)

@@ -21,6 +21,7 @@ from report.events import (
     ScenarioEnded,
     ScenarioStarted,
 )
+from union import syscalls
 from union.judge import Judge
 from union.kernellog import KernelLog
 from union.operations import ANYTHING, Held, Operation, Result
@@ -68,12 +69,14 @@ class Runner:
         lists: bool = True,
         quiet: bool = False,
         heard: Heard = silent,
+        cold: bool = False,
     ) -> None:
         """The `log` is looked at after each scenario, if there is one. A `quiet` one tells of no operation and looks at
         no clock: who runs operations by the ten thousand can do without.
 
         `after` is called when an operation succeeded and nothing is held, and may complain; `heard` after each
-        operation: it complains about what has reached the lower meanwhile.
+        operation: it complains about what has reached the lower meanwhile. With `cold` caches are dropped before each
+        scenario.
 
         With `slashes` each path under test gets a terminal slash. What the scenario states is about paths
         without it, so the model alone predicts then (parity 5.4);
@@ -82,6 +85,7 @@ class Runner:
         """
         self.after = after
         self.heard = heard
+        self._cold = cold
         self.lost = ""  # why there is no union any more
         self.slashes = slashes
         self.stated = stated and not slashes
@@ -110,6 +114,8 @@ class Runner:
             outcome, complaints = Outcome.SKIPPED, ["the scenario it goes on from did not pass"]
         else:
             try:
+                if self._cold:
+                    syscalls.drop_caches()
                 self._replay(group.operations(number, top))
             except Disagreement as disagreement:
                 outcome, complaints = disagreement.outcome, disagreement.complaints

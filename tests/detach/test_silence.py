@@ -41,9 +41,9 @@ def heard(output: str) -> list[str]:
     return [line.strip() for line in found[1].splitlines()]
 
 
-@pytest.mark.parametrize("series", ["6.12", "7.2"])
-def test_no_scenario_asks_a_fuse_lower(series: str) -> None:
-    output = detach("--lower-fs=fuse", f"--kernel={series}", "parity", "beyond")
+@pytest.mark.parametrize(("series", "caches"), [("6.12", []), ("7.2", []), ("6.12", ["--cold"]), ("7.2", ["--cold"])])
+def test_no_scenario_asks_a_fuse_lower(series: str, caches: list[str]) -> None:
+    output = detach("--lower-fs=fuse", f"--kernel={series}", *caches, "parity", "beyond")
     lines = heard(output)
     assert len(lines) >= 7 and all(re.match(r"0 after the detach, [1-9]\d+ before it", line) for line in lines), lines
     assert re.search(r"^fence +fuse silence; .*a request for lookup, stat, listing, read after$", output, re.MULTILINE)

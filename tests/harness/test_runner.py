@@ -11,13 +11,14 @@ import pytest
 
 from report.events import Event, Outcome, ScenarioEnded
 from tests.harness.test_judge import S, staged
+from union import syscalls
 from union.inodes import Handle
 from union.judge import Judge
 from union.kernellog import KernelLog
 from union.names import Name
 from union.operations import Held, Operation, Rename, SameHandle, Value, W, open_file, rename
 from union.plan import Turn
-from union.runner import Runner
+from union.runner import Heard, Runner, silent
 from union.scenario import Group, Scenario
 from union.witness import UpperState
 
@@ -29,10 +30,10 @@ class QuietLog:
         return []
 
 
-def outcome(judge: Judge, *operations: Operation) -> tuple[Outcome, str]:
+def outcome(judge: Judge, *operations: Operation, heard: Heard = silent, cold: bool = False) -> tuple[Outcome, str]:
     """How a scenario of these operations ends."""
     told: list[Event] = []
-    runner = Runner(judge, cast(KernelLog, QuietLog()), lambda event: told.append(event))
+    runner = Runner(judge, cast(KernelLog, QuietLog()), lambda event: told.append(event), heard=heard, cold=cold)
     group = Group("top", "A group.", (Scenario("a scenario", lambda _: operations),))
     runner.run_turn(Turn("top", group, (1,)), "./run")
     (end,) = (event for event in told if isinstance(event, ScenarioEnded))
@@ -97,6 +98,28 @@ def test_an_exdev_that_is_stated_passes() -> None:
     judge, _ = staged()
     judge.model.redirects = False
     assert outcome(of_nofollow(judge), rename(S.dir, MOVED, errno.EXDEV))[0] is Outcome.PASSED
+
+
+@pytest.mark.usefixtures("refusing")
+def test_an_operation_during_which_the_lower_was_asked_has_failed() -> None:
+    judge, _ = staged()
+    judge.model.redirects = False
+    fine = rename(S.dir, MOVED, errno.EXDEV)
+    seen = outcome(of_nofollow(judge), fine, heard=lambda: ["the lower was asked: LOOKUP dir by process 1"])
+    assert seen == (Outcome.FAILED, "the lower was asked: LOOKUP dir by process 1")
+
+
+@pytest.mark.usefixtures("refusing")
+@pytest.mark.parametrize("cold", [True, False])
+def test_caches_are_dropped_before_each_scenario_if_it_shall_be_cold(
+    cold: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropped: list[bool] = []
+    monkeypatch.setattr(syscalls, "drop_caches", lambda: dropped.append(True))
+    judge, _ = staged()
+    judge.model.redirects = False
+    assert outcome(of_nofollow(judge), rename(S.dir, MOVED, errno.EXDEV), cold=cold)[0] is Outcome.PASSED
+    assert len(dropped) == cold
 
 
 @pytest.mark.parametrize(
