@@ -6,7 +6,8 @@ from __future__ import annotations
 import functools
 import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import ParamSpec
 
@@ -14,7 +15,8 @@ import pytest
 
 from union.errors import HarnessError
 from union.programs import find_program
-from union.workspace import enter_private_namespace
+from union.stand import Stand
+from union.workspace import enter_private_namespace, scratch_directory
 
 P = ParamSpec("P")
 
@@ -58,6 +60,15 @@ def _outcome(work: Callable[[], None]) -> str:
     except BaseException:  # noqa: BLE001 - whatever it is, the parent shows it
         return f"failed\0{traceback.format_exc()}"
     return "passed\0"
+
+
+@contextmanager
+def stand() -> Iterator[Stand]:
+    """A stand for trials, in the mount namespace that the test is in."""
+    with ExitStack() as stack:
+        place = scratch_directory(stack) / "t"
+        place.mkdir()
+        yield Stand(stack, place)
 
 
 def _no_mounts() -> list[str]:

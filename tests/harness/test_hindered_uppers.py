@@ -5,15 +5,13 @@ from __future__ import annotations
 
 import os
 import select
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from errno import EDQUOT, EIO, ENOSPC
 from pathlib import Path
 
 import pytest
 
 from datasets.tree import Directory
-from tests.harness.isolated import isolated, needs_mounts, needs_xfs
+from tests.harness.isolated import isolated, needs_mounts, needs_xfs, stand
 from tests.mounts import hindered_uppers
 from tests.mounts.hindered_uppers import Migrator, empty, fill, wrong
 from tests.mounts.migrating import Bench
@@ -21,16 +19,7 @@ from union import quota, syscalls
 from union.durability import Disk, Original
 from union.errors import SetupError
 from union.interruption import Step
-from union.stand import Stand, attempt
-from union.workspace import scratch_directory
-
-
-@contextmanager
-def stand() -> Iterator[Stand]:
-    with ExitStack() as stack:
-        place = scratch_directory(stack) / "t"
-        place.mkdir()
-        yield Stand(stack, place)
+from union.stand import attempt
 
 
 def failing(root: int) -> None:

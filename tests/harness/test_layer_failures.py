@@ -5,26 +5,15 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from datasets.tree import Directory, File
-from tests.harness.isolated import isolated, needs_mounts, needs_xfs
+from tests.harness.isolated import isolated, needs_mounts, needs_xfs, stand
 from tests.mounts.half_way import exchanged, linked, renamed
 from tests.mounts.layer_failures import Row, try_rows
 from union.idmaps import Mapping, idmapped
 from union.portrait import Seen
-from union.stand import Stand, attempt
-from union.workspace import scratch_directory
-
-
-@contextmanager
-def stand() -> Iterator[Stand]:
-    with ExitStack() as stack:
-        place = scratch_directory(stack) / "t"
-        place.mkdir()
-        yield Stand(stack, place)
+from union.stand import attempt
 
 
 @needs_xfs

@@ -6,28 +6,18 @@ from __future__ import annotations
 import errno
 import os
 import select
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 
 import pytest
 
 from datasets.tree import Directory, File
-from tests.harness.isolated import isolated, needs_mounts
+from tests.harness.isolated import isolated, needs_mounts, stand
 from tests.mounts import opaque_marks
 from tests.mounts.opaque_marks import FULL, LISTED, all_list, read_only
-from union.stand import Stand, attempt
-from union.workspace import scratch_directory
+from union.stand import attempt
 
 TREE = Directory({"d": Directory({"f": File(), "g": File(), "s": Directory()})})
 names = opaque_marks.names
-
-
-@contextmanager
-def stand() -> Iterator[Stand]:
-    with ExitStack() as stack:
-        place = scratch_directory(stack) / "t"
-        place.mkdir()
-        yield Stand(stack, place)
 
 
 def lacking(path: str, size: int) -> list[str]:

@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from struct import pack
 
@@ -13,13 +12,11 @@ import pytest
 
 from datasets.layers import METACOPY, OPAQUE, REDIRECT
 from datasets.tree import Directory, File, HardLink
-from tests.harness.isolated import isolated, needs_mounts, needs_overlay, needs_xfs
+from tests.harness.isolated import isolated, needs_mounts, needs_overlay, needs_xfs, stand
 from tests.mounts.half_way import write_out
 from union.diskfences import go_down
 from union.durability import Disk, Original
 from union.marks import ORIGIN
-from union.stand import Stand
-from union.workspace import scratch_directory
 
 CAPABILITY = "security.capability"
 CAPABLE = pack("<5I", 0x02000001, 1, 0, 0, 0)
@@ -29,14 +26,6 @@ TREE = Directory({
     "one": File(b"linked"),
     "two": HardLink("one"),
 })  # fmt: skip
-
-
-@contextmanager
-def stand() -> Iterator[Stand]:
-    with ExitStack() as stack:
-        place = scratch_directory(stack) / "t"
-        place.mkdir()
-        yield Stand(stack, place)
 
 
 def break_link(top: str) -> None:

@@ -5,31 +5,16 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from random import Random
 
-import pytest
-
 from datasets.tree import Directory, File
-from tests.harness.isolated import isolated, needs_mounts, needs_xfs
+from tests.harness.isolated import isolated, needs_fuse, needs_mounts, needs_xfs, stand
 from tests.mounts.half_way import write_out
 from tests.mounts.write_cuts import cuts
 from union.durability import CHUNK, Disk
 from union.recorder import Recorder, Write, left_by
-from union.stand import Stand, attempt
-from union.workspace import scratch_directory
-
-needs_fuse = pytest.mark.skipif(not Path("/dev/fuse").exists(), reason="no /dev/fuse")
-
-
-@contextmanager
-def stand() -> Iterator[Stand]:
-    with ExitStack() as stack:
-        place = scratch_directory(stack) / "t"
-        place.mkdir()
-        yield Stand(stack, place)
+from union.stand import attempt
 
 
 @needs_mounts

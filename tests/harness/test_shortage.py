@@ -6,25 +6,14 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.harness.isolated import isolated, needs_mounts, needs_xfs
+from tests.harness.isolated import isolated, needs_mounts, needs_xfs, stand
 from union import syscalls
 from union.shortage import Inodes, Pages, Protection
-from union.stand import Stand
-from union.workspace import scratch_directory
-
-
-@contextmanager
-def stand() -> Iterator[Stand]:
-    with ExitStack() as stack:
-        place = scratch_directory(stack) / "t"
-        place.mkdir()
-        yield Stand(stack, place)
 
 
 def make_files(root: Path) -> None:
