@@ -22,12 +22,12 @@ from tabulate import tabulate
 from command import bootstrap, image, native, results
 from command.lazy_options import Lazy
 from command.options import Options
-from union import image as images
-from union import lazy as lazily
 from union.errors import SetupError, UsageError
-from union.image import Image
-from union.lazy import Plan, Told
-from union.lazytable import record, rows
+from union.lazy import image as images
+from union.lazy import run as lazily
+from union.lazy.image import Image
+from union.lazy.run import Plan, Told
+from union.lazy.table import record, rows
 from union.workspace import enter_private_namespace
 
 RECORD: Final = "lazy.json"

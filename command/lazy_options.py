@@ -12,7 +12,7 @@ from typing import Final
 
 from union.configuration import Configuration
 from union.errors import UsageError
-from union.lazyplan import VARIANTS, Rate, Variant
+from union.lazy.plan import VARIANTS, Rate, Variant
 
 PLOT: Final = "ovl-detach-lazy.png"
 RATE: Final = Rate(10e6, 1000)

@@ -11,11 +11,11 @@ from tabulate import tabulate
 
 from command import guest, native, outliving
 from command.options import Options
-from union import fencetable
 from union.configuration import Configuration
 from union.errors import Unsupported
 from union.fence import AS_BEFORE
-from union.fencetable import OPERATIONS
+from union.fences import table as fencetable
+from union.fences.table import OPERATIONS
 from union.overlay import accepts
 from union.workspace import enter_private_namespace
 

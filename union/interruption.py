@@ -18,9 +18,9 @@ from datasets.tree import Directory
 from union import filecalls, migrate, syscalls
 from union.arena import Arena
 from union.configuration import Configuration, Option
-from union.diskfences import Shutdown
 from union.errors import SetupError
 from union.example import TOP, Played
+from union.fences.disk import Shutdown
 from union.kernellog import KernelLog
 from union.layers import LayerStack
 from union.overlay import Overlay

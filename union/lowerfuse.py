@@ -23,8 +23,8 @@ from typing import Any, Final
 
 from union import daemon, filesystems, syscalls
 from union.errors import SetupError, Unsupported
-from union.fuseserver import Content, Rule, Server
-from union.requestlog import RequestLog
+from union.fuse.log import RequestLog
+from union.fuse.server import Content, Rule, Server
 
 FSTYPE: Final = "fuse"
 PATIENCE: Final = 3.0

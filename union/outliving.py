@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from datasets.tree import Directory, File, Symlink, write
 from union import filesystems, migrate, syscalls
-from union.diskfences import go_down
+from union.fences.disk import go_down
 from union.holders import ROWS, TREE, Holder
 from union.interruption import Step, steps_of
 from union.lowerfuse import LowerFuse

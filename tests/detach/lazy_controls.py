@@ -12,10 +12,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from union import image, lazy
-from union.fuseserver import Action, Rule
-from union.fusewire import Op
-from union.lazy import Plan
+from union.fuse.server import Action, Rule
+from union.fuse.wire import Op
+from union.lazy import image
+from union.lazy import run as lazy
+from union.lazy.run import Plan
 from union.workspace import enter_private_namespace
 
 

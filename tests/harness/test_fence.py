@@ -11,11 +11,12 @@ import pytest
 from datasets.reference import reference
 from datasets.tree import Directory
 from tests.harness.isolated import isolated, needs_xfs
-from union import diskfences, programs, syscalls
+from union import programs, syscalls
 from union.configuration import Configuration
-from union.diskfences import Shutdown
 from union.errors import SetupError, Unsupported
 from union.fence import CannotFence
+from union.fences import disk
+from union.fences.disk import Shutdown
 from union.filesystems import Layer
 from union.layers import LayerStack, build_layers
 
@@ -55,7 +56,7 @@ def test_the_fence_bites_on_a_read_only_xfs_and_says_so() -> None:
 def test_a_fence_that_does_not_bite_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with ExitStack() as stack:
         shutdown = Shutdown(xfs(stack).lower)
-        monkeypatch.setattr(diskfences, "run_quietly", lambda *args: None)
+        monkeypatch.setattr(disk, "run_quietly", lambda *args: None)
         shutdown.fence()
         with pytest.raises(SetupError, match=r"does not bite.*lookup as before.*read as before.*instead of EIO"):
             shutdown.self_test()

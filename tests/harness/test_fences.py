@@ -8,12 +8,13 @@ from contextlib import ExitStack
 import pytest
 
 from tests.harness.isolated import isolated, needs_fuse, needs_xfs
-from union import fences, fencetable
+from union import fences
 from union.configuration import FENCES, Configuration, fence_for
 from union.errors import SetupError
 from union.fence import CannotFence, Listening
-from union.fencetable import OPERATIONS
-from union.fusefences import Silence, Stopped
+from union.fences import table as fencetable
+from union.fences.fuse import Silence, Stopped
+from union.fences.table import OPERATIONS
 from union.layers import build_layers
 
 COMBINATIONS = fencetable.combinations()

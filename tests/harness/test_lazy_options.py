@@ -12,7 +12,7 @@ from command.lazy import check_place
 from command.lazy_options import PLOT, RATE, ROUNDS, Lazy
 from command.options import parse
 from union.errors import UsageError
-from union.lazyplan import Rate
+from union.lazy.plan import Rate
 
 
 def lazy(*words: str) -> Lazy:

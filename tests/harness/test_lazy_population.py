@@ -12,9 +12,9 @@ from queue import SimpleQueue
 import pytest
 
 from tests.harness.small_image import files
-from union import image
-from union.lazyplan import Rate
-from union.population import Population
+from union.lazy import image
+from union.lazy.plan import Rate
+from union.lazy.population import Population
 
 LIMIT = 10.0  # seconds
 COUNT = 20

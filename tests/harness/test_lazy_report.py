@@ -13,15 +13,15 @@ import pytest
 
 from command.lazy import draw
 from tests.harness.small_image import files
-from union import image
-from union.crew import Account, Result
 from union.errors import SetupError
-from union.lazy import Plan, Told
-from union.lazyplan import Rate
-from union.lazytable import copied_twice, kind_of, record, rows
-from union.population import Population
-from union.requestlog import Asked
-from union.workload import Changes
+from union.fuse.log import Asked
+from union.lazy import image
+from union.lazy.crew import Account, Result
+from union.lazy.plan import Rate
+from union.lazy.population import Population
+from union.lazy.run import Plan, Told
+from union.lazy.table import copied_twice, kind_of, record, rows
+from union.lazy.workload import Changes
 
 MIGRATOR, WORKER = 7, 8
 MB = 1 << 20

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.harness.small_image import files
-from union import image
-from union.audit import Audit, audit
-from union.workload import Changes, Failed, Step, Worker, Wrong, judge, owner
+from union.lazy import image
+from union.lazy.audit import Audit, audit
+from union.lazy.workload import Changes, Failed, Step, Worker, Wrong, judge, owner
 
 STEPS = 600
 PATIENCE = 20.0  # seconds

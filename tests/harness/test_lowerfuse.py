@@ -18,14 +18,14 @@ import pytest
 
 from datasets.tree import Directory, File, HardLink, Special, Symlink, write
 from tests.harness.isolated import isolated, needs_fuse
-from union import requestlog
 from union.errors import SetupError
-from union.fusefences import in_time
-from union.fuseserver import Action, Content, Rule
-from union.fusewire import Op
+from union.fences.fuse import in_time
+from union.fuse import log as requestlog
+from union.fuse.log import RequestLog
+from union.fuse.server import Action, Content, Rule
+from union.fuse.wire import Op
 from union.lowerfuse import LowerFuse
 from union.portrait import differences, portrait
-from union.requestlog import RequestLog
 from union.workspace import scratch_directory
 
 TREE = Directory({

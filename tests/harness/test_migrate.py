@@ -22,9 +22,9 @@ from datasets.tree import Directory, File, Symlink, walk, write
 from tests.harness.isolated import isolated, needs_mounts, needs_overlay, needs_xfs
 from union import migrate, syscalls
 from union.configuration import Configuration, LowerFs, Xino
-from union.diskfences import Shutdown
 from union.effective import effective
 from union.errors import SetupError
+from union.fences.disk import Shutdown
 from union.filesystems import tmpfs
 from union.layers import LayerStack, build_layers
 from union.migrate import Leftover, Migration, opaque_state

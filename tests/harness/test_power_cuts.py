@@ -14,8 +14,8 @@ from datasets.layers import METACOPY, OPAQUE, REDIRECT
 from datasets.tree import Directory, File, HardLink
 from tests.harness.isolated import isolated, needs_mounts, needs_overlay, needs_xfs, stand
 from tests.mounts.half_way import write_out
-from union.diskfences import go_down
 from union.durability import Disk, Original
+from union.fences.disk import go_down
 from union.marks import ORIGIN
 
 CAPABILITY = "security.capability"

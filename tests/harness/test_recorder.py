@@ -13,7 +13,7 @@ from tests.harness.isolated import isolated, needs_fuse, needs_mounts, needs_xfs
 from tests.mounts.half_way import write_out
 from tests.mounts.write_cuts import cuts
 from union.durability import CHUNK, Disk
-from union.recorder import Recorder, Write, left_by
+from union.fuse.recorder import Recorder, Write, left_by
 from union.stand import attempt
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from union import fencetable
 from union.fence import CannotFence
-from union.fencetable import OPERATIONS, Row
+from union.fences import table as fencetable
+from union.fences.table import OPERATIONS, Row
 from union.overlay import accepts
 from union.scenario import Group, Trial, When
 from union.stand import Missing, Stand

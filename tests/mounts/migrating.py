@@ -15,8 +15,8 @@ from datasets.acl import ACCESS, DEFAULT, acl
 from datasets.tree import Directory, File, HardLink, Special, Symlink
 from tests.mounts import needs
 from union import migrate
-from union.diskfences import Shutdown
 from union.durability import Disk, Original, has_data
+from union.fences.disk import Shutdown
 from union.filesystems import Layer
 from union.interruption import Step, steps_of
 from union.stand import Stand

@@ -13,7 +13,7 @@ from typing import Final
 
 from tests.mounts.half_way import write_out
 from tests.mounts.migrating import INDEX, METACOPY, VOLATILE, Bench, steps
-from union.diskfences import go_down
+from union.fences.disk import go_down
 from union.interruption import Step
 from union.scenario import Group, Trial, When
 from union.stand import Stand, attempt, errno_name

@@ -15,7 +15,7 @@ from typing import Final
 from tests.mounts.half_way import write_out
 from tests.mounts.migrating import Bench, steps
 from union.durability import Disk
-from union.recorder import Recorder, Write, left_by
+from union.fuse.recorder import Recorder, Write, left_by
 from union.scenario import Group, Trial, When
 from union.stand import Stand
 from union.witness import is_opaque

@@ -18,24 +18,24 @@ from random import Random
 from typing import Final
 
 from union import filesystems, syscalls
-from union.audit import Audit, Top, attempt, audit
-from union.background import Background
 from union.configuration import UpperFs, Xino
-from union.crew import LAST_WILL, Account, Crew, ended, kill_group
 from union.errors import SetupError
-from union.fuseserver import Action, Rule
-from union.fusewire import Op
-from union.image import Image
+from union.fuse.log import Asked
+from union.fuse.server import Action, Rule
+from union.fuse.wire import Op
 from union.kernellog import KernelLog
 from union.layers import LOWER_NAME, UPPER_NAME, LayerStack
-from union.lazyplan import Rate, Variant
+from union.lazy.audit import Audit, Top, attempt, audit
+from union.lazy.background import Background
+from union.lazy.crew import LAST_WILL, Account, Crew, ended, kill_group
+from union.lazy.image import Image
+from union.lazy.plan import Rate, Variant
+from union.lazy.population import Population
+from union.lazy.workload import owner
 from union.lowerfuse import LowerFuse
 from union.overlay import Overlay
-from union.population import Population
-from union.requestlog import Asked
 from union.together import kernel_stack
 from union.upper import ROOT, opaque_state
-from union.workload import owner
 from union.workspace import scratch_directory
 
 POPULATE: Final = Rule(Action.POPULATE, frozenset({Op.OPEN}))

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from union import migrate
-from union.crew import LAST_WILL, ended, kill_group
 from union.errors import SetupError
+from union.lazy.crew import LAST_WILL, ended, kill_group
 from union.migrate import Care
 from union.together import end_with_parent
 from union.upper import OpaqueState, opaque_state

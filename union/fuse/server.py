@@ -25,9 +25,10 @@ from fnmatch import fnmatchcase
 from multiprocessing.connection import Connection
 from typing import Final
 
-from union import fusewire, syscalls
-from union.fusewire import Op, Request
-from union.requestlog import RequestLog
+from union import syscalls
+from union.fuse import wire
+from union.fuse.log import RequestLog
+from union.fuse.wire import Op, Request
 
 ROOT: Final = "."
 _ITSELF: Final = (".", "/")
@@ -96,7 +97,7 @@ class Server:
         self._waiting: dict[int, Request] = {}  # not answered yet, by unique
         self._due: list[tuple[float, int]] = []  # when to serve one that is delayed, and its unique
         self._wake_reader, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._paths = {fusewire.ROOT_ID: ROOT}
+        self._paths = {wire.ROOT_ID: ROOT}
         self._root_ino = os.stat(ROOT).st_ino
         self._files: dict[int, int] = {}  # handle: descriptor
         self._backings: dict[int, tuple[int, int]] = {}  # node: what it is passed through to, and for how many handles
@@ -115,7 +116,7 @@ class Server:
             poll.poll()
             with self._lock:  # what is not waiting to be read has been dealt with when somebody else has the lock
                 try:
-                    self._take(fusewire.request(os.read(self._fuse, fusewire.BUFFER)))
+                    self._take(wire.request(os.read(self._fuse, wire.BUFFER)))
                 except OSError as error:
                     if error.errno == errno.ENODEV:
                         return
@@ -127,7 +128,7 @@ class Server:
         self._log.write(asked.operation, path, asked.pid)
         if asked.operation == Op.INTERRUPT:
             self._interrupt(asked)
-        elif asked.operation not in fusewire.UNANSWERED:
+        elif asked.operation not in wire.UNANSWERED:
             self._consider(asked, path)
 
     def _consider(self, asked: Request, path: str) -> None:
@@ -142,7 +143,7 @@ class Server:
             heapq.heappush(self._due, (time.monotonic() + rule.value, asked.unique))
             self._wake()
         elif rule.action is Action.FAIL:
-            self._reply(fusewire.answer(asked.unique, error=int(rule.value)))
+            self._reply(wire.answer(asked.unique, error=int(rule.value)))
         else:
             self._serve(asked, path, lying=rule.action is Action.WRONG)
 
@@ -159,11 +160,11 @@ class Server:
             if lying and asked.operation in _LIES:
                 body = _LIES[asked.operation](body)
         except OverflowError:
-            answer = fusewire.answer(asked.unique, error=errno.ERANGE)
+            answer = wire.answer(asked.unique, error=errno.ERANGE)
         except OSError as error:
-            answer = fusewire.answer(asked.unique, error=error.errno or errno.EIO)
+            answer = wire.answer(asked.unique, error=error.errno or errno.EIO)
         else:
-            answer = fusewire.answer(asked.unique, body)
+            answer = wire.answer(asked.unique, body)
         self._reply(answer)
 
     def _reply(self, answer: bytes) -> None:
@@ -178,7 +179,7 @@ class Server:
     def _interrupt(self, asked: Request) -> None:
         unique = asked.numbers("=Q")[0]
         if self._waiting.pop(unique, None) is not None:
-            self._reply(fusewire.answer(unique, error=errno.EINTR))
+            self._reply(wire.answer(unique, error=errno.EINTR))
 
     # the control
 
@@ -281,7 +282,7 @@ class Server:
     # the answers
 
     def _init(self, asked: Request, _path: str) -> bytes:
-        body, complete = fusewire.greeting(asked, passthrough=self._passthrough)
+        body, complete = wire.greeting(asked, passthrough=self._passthrough)
         self._control.send(complete)
         return body
 
@@ -289,12 +290,12 @@ class Server:
         if asked.name() == "..":
             path = os.path.dirname(path) or ROOT
         found = os.lstat(path)
-        node = fusewire.ROOT_ID if found.st_ino == self._root_ino else found.st_ino
+        node = wire.ROOT_ID if found.st_ino == self._root_ino else found.st_ino
         self._paths.setdefault(node, path)
-        return fusewire.entry(node, found)
+        return wire.entry(node, found)
 
     def _getattr(self, _asked: Request, path: str) -> bytes:
-        return fusewire.attributes(os.lstat(path))
+        return wire.attributes(os.lstat(path))
 
     def _readlink(self, _asked: Request, path: str) -> bytes:
         return os.fsencode(os.readlink(path))
@@ -304,13 +305,13 @@ class Server:
         self._handles += 1
         self._files[self._handles] = fd
         if not self._passthrough:
-            return fusewire.opened(self._handles)
+            return wire.opened(self._handles)
         backing, handles = self._backings.get(asked.node, (0, 0))  # the kernel takes but one for a node
         if not handles:
             # What the ioctl returns is the number; Python tells it only for an argument that could be changed.
-            backing = fcntl.ioctl(self._fuse, fusewire.BACKING_OPEN, bytearray(fusewire.backing_map(fd)))
+            backing = fcntl.ioctl(self._fuse, wire.BACKING_OPEN, bytearray(wire.backing_map(fd)))
         self._backings[asked.node] = (backing, handles + 1)
-        return fusewire.opened(self._handles, fusewire.FOPEN_PASSTHROUGH, backing)
+        return wire.opened(self._handles, wire.FOPEN_PASSTHROUGH, backing)
 
     def _read(self, asked: Request, _path: str) -> bytes:
         handle, offset, size = asked.numbers("=QQI")
@@ -328,13 +329,13 @@ class Server:
             if handles > 1:
                 self._backings[asked.node] = (backing, handles - 1)
             else:
-                fcntl.ioctl(self._fuse, fusewire.BACKING_CLOSE, struct.pack("=I", backing))
+                fcntl.ioctl(self._fuse, wire.BACKING_CLOSE, struct.pack("=I", backing))
         return b""
 
     def _opendir(self, _asked: Request, path: str) -> bytes:
         self._handles += 1
         self._listings[self._handles] = self._list(path)
-        return fusewire.opened(self._handles)
+        return wire.opened(self._handles)
 
     def _list(self, path: str) -> list[tuple[str, int, int]]:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -349,14 +350,14 @@ class Server:
         handle, offset, size = asked.numbers("=QQI")
         if offset == 0:
             self._listings[handle] = self._list(path)
-        return fusewire.listing(self._listings[handle][offset:], offset, size)
+        return wire.listing(self._listings[handle][offset:], offset, size)
 
     def _releasedir(self, asked: Request, _path: str) -> bytes:
         self._listings.pop(asked.numbers("=Q")[0], None)
         return b""
 
     def _statfs(self, _asked: Request, _path: str) -> bytes:
-        return fusewire.statistics(os.statvfs(ROOT))
+        return wire.statistics(os.statvfs(ROOT))
 
     def _getxattr(self, asked: Request, path: str) -> bytes:
         room = asked.numbers("=II")[0]
@@ -367,11 +368,11 @@ class Server:
                 raise
             # A filesystem without xattrs has none. The kernel, which asks for ACLs, would take that for a failure.
             raise OSError(errno.ENODATA, "no xattrs") from error
-        return fusewire.sized(value, room)
+        return wire.sized(value, room)
 
     def _listxattr(self, asked: Request, path: str) -> bytes:
         names = os.listxattr(path, follow_symlinks=False)
-        return fusewire.sized(b"".join(os.fsencode(name) + b"\0" for name in names), asked.numbers("=II")[0])
+        return wire.sized(b"".join(os.fsencode(name) + b"\0" for name in names), asked.numbers("=II")[0])
 
     def _nothing(self, _asked: Request, _path: str) -> bytes:
         return b""
@@ -383,7 +384,7 @@ class Server:
             raise OSError(errno.ENOTTY, "no ioctl")
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
-            return fusewire.ioctl_result(fcntl.ioctl(fd, command, bytes(room)))
+            return wire.ioctl_result(fcntl.ioctl(fd, command, bytes(room)))
         finally:
             os.close(fd)
 

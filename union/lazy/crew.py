@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from union.errors import SetupError
-from union.image import Image
+from union.lazy.image import Image
+from union.lazy.workload import Changes, Verdict, Worker, judge
 from union.together import end_with_parent
-from union.workload import Changes, Verdict, Worker, judge
 
 _WORDS: Final = 1024  # bytes that tell what a worker is at
 _REST: Final = 4  # times as long as a step took a worker rests after it,

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Final
 
-from union.lazy import Told
+from union.lazy.run import Told
 
 CLASSES: Final = {
     "names": ("LOOKUP",),

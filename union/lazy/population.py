@@ -16,9 +16,9 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from union.fuseserver import Content
-from union.image import Image
-from union.lazyplan import Rate
+from union.fuse.server import Content
+from union.lazy.image import Image
+from union.lazy.plan import Rate
 
 _FIELDS: Final = 3  # of a file: when it arrived, when it was asked for first, and by which process; 0 for not yet
 _DOUBLE: Final = 8

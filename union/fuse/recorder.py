@@ -16,10 +16,11 @@ from pathlib import Path
 from random import Random
 from typing import Final, NamedTuple
 
-from union import daemon, filesystems, fusewire
+from union import daemon, filesystems
 from union.durability import CHUNK, Disk
 from union.errors import SetupError
-from union.fusewire import Op, Request
+from union.fuse import wire
+from union.fuse.wire import Op, Request
 
 _DEVICE: Final = "/dev/fuse"
 _OPTIONS: Final = "fd={fd},rootmode=100600,user_id=0,group_id=0"  # the root is the file itself
@@ -87,19 +88,19 @@ class Recorder:
 def _serve(fuse: int, image: int, log: int) -> None:
     while True:
         try:
-            asked = fusewire.request(os.read(fuse, fusewire.BUFFER))
+            asked = wire.request(os.read(fuse, wire.BUFFER))
         except OSError as error:
             if error.errno == errno.ENODEV:
                 return
             if error.errno == errno.ENOENT:  # who asked was killed
                 continue
             raise
-        if asked.operation in fusewire.UNANSWERED:
+        if asked.operation in wire.UNANSWERED:
             continue
         try:
-            answer = fusewire.answer(asked.unique, _body(asked, image, log))
+            answer = wire.answer(asked.unique, _body(asked, image, log))
         except OSError as error:
-            answer = fusewire.answer(asked.unique, error=error.errno or errno.EIO)
+            answer = wire.answer(asked.unique, error=error.errno or errno.EIO)
         with suppress(FileNotFoundError):
             os.write(fuse, answer)
 
@@ -119,13 +120,13 @@ def _body(asked: Request, image: int, log: int) -> bytes:
         os.write(log, _RECORD.pack(0, 0))
         return b""
     if asked.operation == Op.INIT:
-        return fusewire.greeting(asked, passthrough=False)[0]  # writes of at most a page
+        return wire.greeting(asked, passthrough=False)[0]  # writes of at most a page
     if asked.operation == Op.GETATTR:
-        return fusewire.attributes(os.fstat(image))
+        return wire.attributes(os.fstat(image))
     if asked.operation == Op.OPEN:
-        return fusewire.opened(1)
+        return wire.opened(1)
     if asked.operation == Op.STATFS:
-        return fusewire.statistics(os.fstatvfs(image))
+        return wire.statistics(os.fstatvfs(image))
     if asked.operation in (Op.FLUSH, Op.RELEASE):
         return b""
     raise OSError(errno.ENOSYS, "not served")

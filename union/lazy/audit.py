@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import Pipe
 from typing import Final, NamedTuple
 
-from union import image as images
-from union.crew import LAST_WILL, ended, kill_group
-from union.image import Entry, Image
+from union.lazy import image as images
+from union.lazy.crew import LAST_WILL, ended, kill_group
+from union.lazy.image import Entry, Image
+from union.lazy.workload import CLEAN, PREFIX, Changes, owner
 from union.together import end_with_parent
-from union.workload import CLEAN, PREFIX, Changes, owner
 
 _SHOWN: Final = 5  # complaints that are told in full
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Final, Literal, NamedTuple
 
-from union import image as images
-from union.image import Image
+from union.lazy import image as images
+from union.lazy.image import Image
 
 Verdict = Literal["ok", "error", "wrong"]
 CLEAN: Final = frozenset({errno.ENOTCONN, errno.ECONNABORTED, errno.EIO, errno.ESTALE})

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from union.errors import SetupError
-from union.fusewire import HOUSEKEEPING, Op
+from union.fuse.wire import HOUSEKEEPING, Op
 
 SIZE: Final = 1 << 28  # bytes, of which only what is written takes memory
 _USED: Final = struct.Struct("=Q")

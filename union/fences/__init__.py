@@ -3,17 +3,17 @@
 
 from __future__ import annotations
 
-from union import diskfences
-from union.diskfences import Shutdown
 from union.fence import Fence
+from union.fences import disk
+from union.fences.disk import Shutdown
 from union.filesystems import Layer
 
 
 def kinds() -> dict[str, type[Fence]]:
     """The class of each name in `configuration.FENCES`."""
-    from union import fusefences, kernelfences  # with all that a daemon needs; few runs have one
+    from union.fences import fuse, kernel  # with all that a daemon needs; few runs have one
 
-    return {kind.name: kind for kind in (*diskfences.FENCES, *fusefences.FENCES, *kernelfences.FENCES)}
+    return {kind.name: kind for kind in (*disk.FENCES, *fuse.FENCES, *kernel.FENCES)}
 
 
 def make(name: str, layer: Layer, *, in_process: bool = False) -> Fence:

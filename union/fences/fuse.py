@@ -12,7 +12,7 @@ from typing import Final
 
 from union.fence import LISTING, READ, Act, CannotFence, Fence, Listening, Outcome, compare, outcome
 from union.filesystems import Layer
-from union.fuseserver import Action, Rule
+from union.fuse.server import Action, Rule
 from union.lowerfuse import LowerFuse
 
 _PATIENCE: Final = 0.25  # seconds that an access may take before it counts as one that hangs
