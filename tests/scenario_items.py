@@ -36,7 +36,7 @@ from tests.union_server import Here
 from union.configuration import LowerFs
 from union.effective import effective
 from union.errors import HarnessError
-from union.scenario import Group
+from union.scenario import Group, When
 
 DEFAULT = "ov-xino"
 """The unions that scenarios run on when nobody says which: the main job's."""
@@ -257,9 +257,17 @@ class ScenarioGroup(pytest.Collector):
         """Its scenarios, on each of the unions."""
         kernel = scenario_kernel(self.config)
         for stage in self.config.stash[_chosen]:
-            for number in _numbers(stage).get(self.group.name, ()):
+            for number in _numbers(stage).get(self.group.name, ()) or self._long(stage):
                 name = f"{self.group.labels[number - 1]}[{stage.name}-{kernel.label}]"
                 yield ScenarioItem.from_parent(self, name=name, stage=stage, group=self.group, number=number)
+
+
+    def _long(self, stage: Stage) -> Iterable[int]:
+        """Those that take too long for every run, if it is their file that is to run."""
+        files = [Path(argument.partition("::")[0]).absolute() for argument in self.config.args]
+        asked = self.group.when is When.LONG and self.path in files
+        fits = stage.last and not stage.configuration.layers_are_chosen
+        return range(1, len(self.group.labels) + 1) if asked and fits else ()
 
 
 @cache

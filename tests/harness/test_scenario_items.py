@@ -62,6 +62,12 @@ def test_ids_are_unique_and_only_scenarios_run() -> None:
     assert all(re.fullmatch(rf"{SCENARIO}::[\w-]+::.+\[ov-native\]", name) for name in ids)
 
 
+def test_what_takes_long_runs_if_its_file_is_named() -> None:
+    file = "tests/mounts/power_cuts.py"
+    assert any(line.startswith(f"{file}::power-cuts::") for line in collected("--union=ov-xino", "--kernel=6.12", file))
+    assert not any(file in line for line in collected("--union=ov-xino", "--kernel=6.12", "tests/mounts"))
+
+
 def test_scenarios_are_marked_with_family_and_clauses() -> None:
     assert {name.partition("::")[0] for name in collected("--union=ov", "-m", "rename_file")} == {FAMILY}
     assert {name.partition("::")[2].partition("::")[0] for name in collected("--union=ov", "-m", "D13")} == {
