@@ -83,6 +83,11 @@ def _no_filesystem(name: str) -> list[str]:
     return [] if name in known else [f"this kernel has no {name}"]
 
 
+def _no_fuse() -> list[str]:
+    device = [] if Path("/dev/fuse").exists() else ["no /dev/fuse"]
+    return _no_filesystem("fuse") + device
+
+
 def _no_xfs() -> list[str]:
     reasons = _no_filesystem("xfs")
     for program in ("mkfs.xfs", "xfs_io"):
@@ -101,5 +106,5 @@ def _unless(reasons: list[str]) -> pytest.MarkDecorator:
 
 needs_mounts = _unless(_no_mounts())
 needs_overlay = _unless(_no_mounts() + _no_filesystem("overlay"))
-needs_fuse = _unless(_no_mounts() + _no_filesystem("fuse"))
+needs_fuse = _unless(_no_mounts() + _no_fuse())
 needs_xfs = _unless(_no_mounts() + _no_filesystem("overlay") + _no_xfs())
