@@ -19,6 +19,7 @@ from random import Random
 from typing import Final
 
 from union import syscalls
+from union.children import end_with_parent
 from union.errors import SetupError
 from union.inodes import DirectoryInode, FileInode, Inode
 from union.judge import WHITEOUT_TYPES, Judge
@@ -50,7 +51,7 @@ from union.operations import (
 )
 from union.race import SHARED, Actor, Race, owner_of
 from union.syscalls import Dirent
-from union.together import Refused, Step, end_with_parent
+from union.together import Refused, Step
 
 OPENS: Final = (W, RW | TRUNC, WA, W | CREAT, W | CREAT | EXCL)
 TYPES: Final = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK)

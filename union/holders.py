@@ -20,9 +20,9 @@ from typing import Any, Final
 
 from datasets.tree import Directory, File
 from union import filecalls, syscalls
+from union.children import end_with_parent
 from union.errors import SetupError
 from union.stand import errno_name
-from union.together import end_with_parent
 
 WORKS: Final = "works"
 WRONG: Final = "WRONG DATA"

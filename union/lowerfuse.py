@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
 
-from union import daemon, filesystems, syscalls
+from union import children, filesystems, syscalls
 from union.errors import SetupError, Unsupported
 from union.fuse.log import RequestLog
 from union.fuse.server import Content, Rule, Server
@@ -62,7 +62,7 @@ class LowerFuse:
             filesystems.mount(stack, name, at, FSTYPE, _OPTIONS.format(fd=device), syscalls.MS_RDONLY)
             self._control, theirs = Pipe()
             server = partial(Server, device, self.log, theirs, content or Content(), passthrough=passthrough)
-            self.pid = daemon.fork(lambda: _serve(server, tree, theirs), (device, theirs.fileno()))
+            self.pid = children.daemon(lambda: _serve(server, tree, theirs), (device, theirs.fileno()))
             stack.callback(self._end)
             theirs.close()
         finally:
@@ -90,7 +90,7 @@ class LowerFuse:
 
     def kill(self) -> None:
         """SIGKILL: the connection is gone when this returns."""
-        daemon.end(self.pid)
+        children.end(self.pid)
 
     def stop(self) -> None:
         """SIGSTOP: no request is answered any more."""
@@ -112,7 +112,7 @@ class LowerFuse:
         stopped takes none, and the kernel tells nobody.
         """
         connection = self._connection()
-        self._stack.callback(daemon.end, daemon.fork(lambda: _guard(connection)))
+        self._stack.callback(children.end, children.daemon(lambda: _guard(connection)))
 
     def _connection(self) -> Path:
         """The directory of the kernel's control filesystem that is about this mount."""
@@ -126,7 +126,7 @@ class LowerFuse:
         return self._control_directory / str(number)
 
     def _end(self) -> None:
-        daemon.end(self.pid)
+        children.end(self.pid)
         self._control.close()
 
     def _ask(self, word: str, value: object = None) -> Any:

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import select
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,11 +13,11 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from union.children import end_with_parent, ended
 from union.errors import SetupError
 
 LAST_WILL = 5.0  # seconds until a process that was killed is gone
 _WORDS: Final = 1024  # bytes that tell what a process is at
-_PR_SET_PDEATHSIG: Final = 1
 
 
 class Refused(Exception):
@@ -118,7 +116,7 @@ class _Process:
         """See the process end."""
         self.pipe.close()
         self._words.close()
-        if _ended(self.pid):
+        if ended(self.pid, LAST_WILL):
             return self._verdict
         return self._verdict._replace(
             complaints=self._verdict.complaints or (f"the process does not end{kernel_stack(self.pid)}",), left=True
@@ -152,23 +150,6 @@ def _act(job: Job, start: int, answer: Connection, words: mmap) -> None:
         answer.send(Verdict(numbered, tuple(done), frozenset(refused)))
     except BaseException as error:  # noqa: BLE001 - whatever it is, it must reach the other side as our fault
         answer.send(f"{type(error).__name__}: {error}, after {len(done)} steps, the last of which was {done[-1:]}")
-
-
-def end_with_parent() -> None:
-    """Be killed when the process that forked us ends; to be asked for again after a change of the user."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-
-
-def _ended(pid: int) -> bool:
-    """Whether the process, which is done or killed, is gone; it is waited for some seconds."""
-    fd = os.pidfd_open(pid)
-    try:
-        ready, _, _ = select.select([fd], [], [], LAST_WILL)
-        if ready:
-            os.waitpid(pid, 0)
-        return bool(ready)
-    finally:
-        os.close(fd)
 
 
 def kernel_stack(pid: int) -> str:

@@ -21,12 +21,13 @@ from typing import Final
 
 from tests.mounts.migrating import Bench, steps
 from union import syscalls
+from union.children import end_with_parent
 from union.interruption import Step
 from union.scenario import Group, Trial, When
 from union.stand import Missing, Stand, attempt, errno_name
 from union.syscalls import MS_RDONLY
 from union.together import Step as Call
-from union.together import end_with_parent, together
+from union.together import together
 
 PATIENCE: Final = 20.0  # seconds until a process that should go on counts as one that hangs
 FEW: Final = ("-N", "16")  # mkfs.ext4: as few inodes as it can do with

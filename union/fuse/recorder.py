@@ -16,7 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import Final, NamedTuple
 
-from union import daemon, filesystems
+from union import children, filesystems
 from union.durability import CHUNK, Disk
 from union.errors import SetupError
 from union.fuse import wire
@@ -63,7 +63,7 @@ class Recorder:
                     raise SetupError(f"{path}: {error.strerror}") from error
                 own.callback(os.close, fds[-1])
             filesystems.mount(self._stack, "recorder", self._image, "fuse", _OPTIONS.format(fd=fds[0]))
-            self._stack.callback(daemon.end, daemon.fork(lambda: _serve(*fds), fds))
+            self._stack.callback(children.end, children.daemon(lambda: _serve(*fds), fds))
         self._image.stat()  # a loop device takes the size as the kernel knows it, without asking
         return disk
 

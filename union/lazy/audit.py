@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import Pipe
 from typing import Final, NamedTuple
 
+from union.children import end_with_parent, ended
 from union.lazy import image as images
-from union.lazy.crew import LAST_WILL, ended, kill_group
+from union.lazy.crew import LAST_WILL, kill_group
 from union.lazy.image import Entry, Image
 from union.lazy.workload import CLEAN, PREFIX, Changes, owner
-from union.together import end_with_parent
 
 _SHOWN: Final = 5  # complaints that are told in full
 

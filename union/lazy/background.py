@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Final
 
 from union import migrate
+from union.children import end_with_parent, ended
 from union.errors import SetupError
-from union.lazy.crew import LAST_WILL, ended, kill_group
+from union.lazy.crew import LAST_WILL, kill_group
 from union.migrate import Care
-from union.together import end_with_parent
 from union.upper import OpaqueState, opaque_state
 
 _STEPS: Final = 100  # how often it tells, on the way from nothing to all

@@ -15,10 +15,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from union.children import end_with_parent, ended
 from union.errors import SetupError
 from union.lazy.image import Image
 from union.lazy.workload import Changes, Verdict, Worker, judge
-from union.together import end_with_parent
 
 _WORDS: Final = 1024  # bytes that tell what a worker is at
 _REST: Final = 4  # times as long as a step took a worker rests after it,
@@ -211,18 +211,6 @@ class _Member:
 def _tick(fd: int) -> None:
     with suppress(BlockingIOError):  # nobody counts them now
         os.write(fd, b".")
-
-
-def ended(pid: int, patience: float) -> bool:
-    """Whether our child ends within so many seconds; it is reaped then."""
-    fd = os.pidfd_open(pid)
-    try:
-        if not select.select([fd], [], [], max(0.0, patience))[0]:
-            return False
-        os.waitpid(pid, 0)
-        return True
-    finally:
-        os.close(fd)
 
 
 def kill_group(pid: int) -> None:

@@ -18,6 +18,7 @@ from random import Random
 from typing import Final
 
 from union import filesystems, syscalls
+from union.children import ended
 from union.configuration import UpperFs, Xino
 from union.errors import SetupError
 from union.fuse.log import Asked
@@ -27,7 +28,7 @@ from union.kernellog import KernelLog
 from union.layers import LOWER_NAME, UPPER_NAME, LayerStack
 from union.lazy.audit import Audit, Top, attempt, audit
 from union.lazy.background import Background
-from union.lazy.crew import LAST_WILL, Account, Crew, ended, kill_group
+from union.lazy.crew import LAST_WILL, Account, Crew, kill_group
 from union.lazy.image import Image
 from union.lazy.plan import Rate, Variant
 from union.lazy.population import Population

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A child process that serves this one: it has nothing else of ours open, and does not outlive us."""
+"""Child processes: how they end with us, or we with them, and daemons that serve us."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import select
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -14,7 +15,24 @@ _PR_SET_PDEATHSIG: Final = 1
 _FIRST: Final = 3  # the standard streams lead nowhere in it
 
 
-def fork(work: Callable[[], None], needed: Sequence[int] = ()) -> int:
+def end_with_parent() -> None:
+    """Be killed when the process that forked us ends; to be asked for again after a change of the user."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def ended(pid: int, patience: float) -> bool:
+    """Whether our child ends within so many seconds; it is reaped then."""
+    fd = os.pidfd_open(pid)
+    try:
+        if not select.select([fd], [], [], max(0.0, patience))[0]:
+            return False
+        os.waitpid(pid, 0)
+        return True
+    finally:
+        os.close(fd)
+
+
+def daemon(work: Callable[[], None], needed: Sequence[int] = ()) -> int:
     """Do the work in a daemon that has the descriptors `needed`; its pid. It ends with exit code 0, or 1 for a fault.
 
     What was open here would be kept busy by it. A signal of the terminal is meant for us, and then we end it.
@@ -23,7 +41,7 @@ def fork(work: Callable[[], None], needed: Sequence[int] = ()) -> int:
     if pid:
         return pid
     try:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        end_with_parent()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         _close_all_but(needed)
