@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import select
 import signal
@@ -42,6 +43,9 @@ def daemon(work: Callable[[], None], needed: Sequence[int] = ()) -> int:
         return pid
     try:
         end_with_parent()
+        # What the parent had and lost closes its descriptors when it is collected: here these are closed already, and
+        # their numbers may be those of our own.
+        gc.freeze()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         _close_all_but(needed)
