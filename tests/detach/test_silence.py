@@ -18,6 +18,7 @@ from union.configuration import FENCES
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 LIMIT = 900  # seconds for one run
+METHODS = 12  # of XFS that the tracer must know at least
 SOME = ("open-plain", "rename-file", "hard-link", "rename-pop-dir")
 
 
@@ -58,7 +59,9 @@ def test_xfs_counts_nothing() -> None:
 def test_the_tracer_sees_no_call_of_a_method_of_xfs() -> None:
     output = detach("--fence=traced", "--kernel=debian-6.12", *SOME)
     assert re.search(r"^fence +XFS traced; .*a call for lookup, stat, listing, read after$", output, re.MULTILINE)
-    assert heard(output) == ["0 after the detach, traced by the kernel (16 methods of XFS)"]
+    [line] = heard(output)
+    found = re.fullmatch(r"0 after the detach, traced by the kernel \((\d+) methods of XFS\)", line)
+    assert found and int(found[1]) >= METHODS, line
 
 
 def test_the_table_of_fences_shows_all() -> None:

@@ -114,6 +114,7 @@ class Traced(_Heard):
             names = {line.split()[0] for line in known} & _METHODS
             if not names:
                 raise SetupError("the function tracer knows no method of XFS")
+            self._watched = len(names)  # not each kernel has all, or has it as a function of its own
             (tracing / "set_ftrace_filter").write_text("\n".join(names))
             (tracing / "current_tracer").write_text("function")
             (tracing / "tracing_on").write_text("1")
@@ -144,7 +145,7 @@ class Traced(_Heard):
 
     def account(self) -> str:
         """What was listened to."""
-        return f"traced by the kernel ({len(_METHODS)} methods of XFS)"
+        return f"traced by the kernel ({self._watched} methods of XFS)"
 
 
 FENCES: Final = (Counters, Traced)
