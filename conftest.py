@@ -10,8 +10,8 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parent
 
 # Every worker and every child process finds the packages, wherever pytest was started.
-if str(CHECKOUT) not in sys.path:
-    sys.path.insert(0, str(CHECKOUT))
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH", "")]))
+FOLDERS = [str(CHECKOUT), str(CHECKOUT / "xfstests-overlay")]
+sys.path[:0] = [folder for folder in FOLDERS if folder not in sys.path]
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*FOLDERS, os.environ.get("PYTHONPATH", "")]))
 
 pytest_plugins = ["tests.guest_workers", "tests.scenario_items"]

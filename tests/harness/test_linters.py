@@ -12,6 +12,7 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 MAX_LINES = 500
+COMMANDS = ("run", ".ci/run", "bench/*", "ci/*", "xfstests-overlay/install")
 
 
 def tracked(*patterns: str) -> list[Path]:
@@ -37,7 +38,7 @@ def test_tool_is_content(command: list[str]) -> None:
 def test_every_source_file_names_its_licence() -> None:
     missing = [
         path.name
-        for path in tracked("*.py", "*.toml", "*.config", "*.sh", "*.md", "run", ".ci/run", "bench/*", "ci/*")
+        for path in tracked("*.py", "*.toml", "*.config", "*.sh", "*.md", *COMMANDS)
         if "SPDX-License-Identifier: GPL-2.0-only" not in "\n".join(path.read_text().splitlines()[:3])
     ]
     assert missing == []
