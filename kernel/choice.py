@@ -34,13 +34,13 @@ def kernel_file(which: str, source: Path | None = None) -> Path:
 
 
 def guest_of(
-    kernel: Path, log_dir: Path | None = None, *, cpus: int | None = None, spread: bool = False
+    kernel: Path, log_dir: Path | None = None, *, cpus: int | None = None, spread: bool = False, memory: str = "1G"
 ) -> Guest:
-    """A guest of the kernel in the file `kernel`: of QEMU if it is a bzImage, else of User-mode Linux.
+    """A guest of the kernel in the file `kernel`, with so much memory: of QEMU if that is a bzImage, else of UML.
 
     Its `cpus` take turns on one of the host's, unless they are `spread`; those of QEMU always are. Raises `UsageError`
     when it is neither, `SetupError` when this machine lacks something.
     """
     if bzimage.is_bzimage(kernel):
-        return QemuGuest(kernel, log_dir=log_dir, cpus=cpus)
-    return UmlGuest(kernel, log_dir=log_dir, cpus=cpus, spread=spread)
+        return QemuGuest(kernel, memory, log_dir, cpus=cpus)
+    return UmlGuest(kernel, memory, log_dir, cpus=cpus, spread=spread)

@@ -29,6 +29,7 @@ MNT_DETACH = 2  # umount2(2)
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
 AT_FDCWD = -100
 LOOP_CTL_GET_FREE = 0x4C82
 LOOP_CONFIGURE = 0x4C0A
@@ -106,6 +107,11 @@ def unshare_user() -> None:
     Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
     Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
     mount("none", "/", None, MS_REC | MS_PRIVATE)
+
+
+def unshare_processes() -> None:
+    """Put the next child into a process namespace of its own, as its first process: with that one all in it end."""
+    _checked(_libc.unshare(CLONE_NEWPID))
 
 
 CAP_DAC_OVERRIDE = 1
