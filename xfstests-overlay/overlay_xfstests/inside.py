@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from overlay_xfstests import devices, users
+from overlay_xfstests import devices, scope, users
 from overlay_xfstests.orders import FAILED, HUNG, Orders
 from overlay_xfstests.transcript import Transcript
 from union import syscalls
@@ -78,9 +78,10 @@ def _environment(orders: Orders, test: str, scratch: str) -> dict[str, str]:
     users.provide(WORK)
     (WORK / "config").touch()  # /dev/null will not do: what is no plain file is searched for elsewhere
     # Wrapper tests call the suite by `env python3`, which may lack what this one has.
-    python = WORK / "bin/python3"
-    python.write_text(f'#!/bin/sh\nexec {orders.python} "$@"\n')
-    python.chmod(0o755)
+    _program("python3", f'exec {orders.python} "$@"')
+    _program("systemd-run", f'exec {orders.python} -I -S -B {scope.__file__} "$@"')
+    _program("systemd-escape", 'echo "$1"')
+    _program("systemctl", 'case $1 in reset-failed|stop) ;; *) exit 1 ;; esac')
     options = {"OVERLAY_MOUNT_OPTIONS": orders.mount_options} if orders.mount_options else {}
     return {
         "PATH": f"{WORK}/bin:{SEARCH}",
@@ -97,6 +98,12 @@ def _environment(orders: Orders, test: str, scratch: str) -> dict[str, str]:
         "UNIONMOUNT_TESTSUITE": orders.suite,
         **options,
     }
+
+
+def _program(name: str, text: str) -> None:
+    path = WORK / "bin" / name
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
 
 
 def _follow(process: subprocess.Popen[bytes], orders: Orders) -> bool:
