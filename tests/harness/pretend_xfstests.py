@@ -66,9 +66,8 @@ def make_suite(top: Path, names: list[str]) -> Path:
     home = top / "xfstests-overlay"
     home.mkdir(parents=True)
     shutil.copytree(PROGRAM / "xfstests-overlay/overlay_xfstests", home / "overlay_xfstests")
-    for command in ("install", "series", "cover-letter"):
-        if (PROGRAM / "xfstests-overlay" / command).exists():
-            shutil.copy2(PROGRAM / "xfstests-overlay" / command, home)
+    for name in ("install", "series", "cover-letter", "first-letter"):
+        shutil.copy2(PROGRAM / "xfstests-overlay" / name, home)
     (top / "union").symlink_to(PROGRAM / "union")
     (home / "common").mkdir()
     (home / "common/nofollow").write_text("# helpers\n")

@@ -12,7 +12,7 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 MAX_LINES = 500
-COMMANDS = ("run", ".ci/run", "bench/*", "ci/*", "xfstests-overlay/check", "xfstests-overlay/install")
+COMMANDS = ("run", ".ci/run", "bench/*", "ci/*", *(f"xfstests-overlay/{it}" for it in ("check", "install", "series")))
 
 
 def tracked(*patterns: str) -> list[Path]:

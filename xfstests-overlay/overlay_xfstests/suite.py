@@ -16,6 +16,7 @@ TESTS = "tests/overlay"
 TITLE = "# FS QA Test "
 FIRST_OUTPUT = "QA output created by "
 UNNUMBERED = "NNN"
+SUBJECT = "Subject:"  # in tests/order, before what a patch shall be called
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Test:
 
 @dataclass(frozen=True)
 class Part:
-    """Tests that go to the list in one patch; `subject` is the comment above them, "" without one."""
+    """Tests that go to the list in one patch; `subject` is what `Subject:` says there, "" without that."""
 
     subject: str
     tests: tuple[Test, ...]
@@ -113,17 +114,21 @@ def read(home: Path = HOME) -> Suite:
 
 
 def _paragraphs(order: str) -> Iterator[list[str]]:
-    """The groups of lines between blank ones that name tests: a paragraph of comments alone is for the reader."""
+    """The lines that say something, parted by empty ones."""
     for paragraph in re.split(r"\n\s*\n", order):
-        lines = [line.strip() for line in paragraph.splitlines() if line.strip()]
-        if any(not line.startswith("#") for line in lines):
-            yield lines
+        lines = [line.strip() for line in paragraph.splitlines()]
+        said = [line for line in lines if line and not line.startswith("#")]
+        if said:
+            yield said
 
 
 def _part(home: Path, lines: list[str]) -> Part:
-    comments = [line.lstrip("# ") for line in lines if line.startswith("#")]
-    names = [line for line in lines if not line.startswith("#")]
-    return Part(" ".join(comments), tuple(_test(home / "tests", name) for name in names))
+    subjects = [line for line in lines if line.startswith(SUBJECT)]
+    if len(subjects) > 1 or len(subjects) == len(lines):
+        raise SetupError(f"{home}/tests/order: several `{subjects[-1]}`, or no test with it")
+    names = [line for line in lines if line not in subjects]
+    subject = "".join(subjects).removeprefix(SUBJECT).strip()
+    return Part(subject, tuple(_test(home / "tests", name) for name in names))
 
 
 def _test(folder: Path, name: str) -> Test:
