@@ -16,6 +16,11 @@ import pytest
 PROGRAM = Path(__file__).resolve().parents[2]
 OVERLAY = "tests/overlay"
 
+XFSTESTS = Path(os.environ.get("XFSTESTS", ""))  # a checkout of the user's, never changed
+needs_xfstests = pytest.mark.skipif(
+    not os.environ.get("XFSTESTS"), reason="no real checkout of xfstests: set the environment variable XFSTESTS to one"
+)
+
 SCRIPT = """\
 #! /bin/bash
 # SPDX-License-Identifier: GPL-2.0-only

@@ -18,12 +18,14 @@ from tests.harness.pretend_xfstests import (
     IDENTITY,
     OVERLAY,
     PROGRAM,
+    XFSTESTS,
     add_test,
     checkout,
     command,
     git,
     install,
     make_checkout,
+    needs_xfstests,
     order,
     refusal,
     suite,
@@ -31,7 +33,7 @@ from tests.harness.pretend_xfstests import (
 )
 
 __all__ = ["checkout", "suite"]
-XFSTESTS = os.environ.get("XFSTESTS", "")
+LONG = "a-test-of-which-the-name-is-too-long-for-a-subject\n"
 
 
 def series(home: Path, *words: str | Path) -> list[email.message.EmailMessage]:
@@ -145,8 +147,8 @@ def test_tests_that_belong_together(suite: Path, checkout: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("order", "said"),
     [
-        ("detach\npasses\n", "tests/order needs `Subject: ...` above detach, passes,"),
-        (f"Subject: {'x' * 73}\ndetach\n", "tests/order needs `Subject: ...` above detach, one line of at most 72"),
+        ("detach\n" + LONG, f"tests/order needs `Subject:` above detach, {LONG.strip()}, with one line of at most 72"),
+        (f"Subject: {'x' * 73}\ndetach\n", "tests/order needs `Subject:` above detach, with one line of at most 72"),
         ("Subject: a\nSubject: b\ndetach\n", "several `Subject: b`, or no test with it"),
         ("Subject: a\n", "several `Subject: a`, or no test with it"),
         ("detach\n\ndetach\n", "no test, or one named twice"),
@@ -156,6 +158,7 @@ def test_tests_that_belong_together(suite: Path, checkout: Path, tmp_path: Path)
 )
 def test_an_order_that_cannot_be(suite: Path, checkout: Path, tmp_path: Path, order: str, said: str) -> None:
     (suite / "tests/order").write_text(order)
+    add_test(suite, LONG.strip())
     before = with_git(checkout)
     done = command(suite, "series", f"--output={tmp_path / 'out'}", checkout)
     assert (done.returncode, done.stdout) == (3, "")
@@ -164,13 +167,19 @@ def test_an_order_that_cannot_be(suite: Path, checkout: Path, tmp_path: Path, or
     assert with_git(checkout) == before
 
 
-def test_a_long_claim_needs_a_subject(suite: Path, checkout: Path, tmp_path: Path) -> None:
+def test_without_a_subject(suite: Path, checkout: Path, tmp_path: Path) -> None:
+    """What the description begins with, or the names."""
     path = suite / "tests/passes"
-    path.write_text(path.read_text().replace("Show", "This description begins\n# with a very long sentence to show"))
-    words = ["series", f"--output={tmp_path / 'out'}", str(checkout)]
-    assert "needs `Subject: ...` above passes" in command(suite, *words).stderr
-    order(suite, ["detach", "Subject: overlay: short\npasses"])  # control
-    assert command(suite, *words).returncode == 0
+    path.write_text(path.read_text().replace("Show", "FUSE begins\n# with a long sentence to show, of all things,"))
+    add_test(suite, "another")
+    order(suite, ["detach", "passes", "detach-too\nanother"])
+    add_test(suite, "detach-too")
+    subjects = [message["Subject"] for message in series(suite, f"--output={tmp_path / 'out'}", checkout)]
+    assert subjects[2:] == [
+        "[PATCH 2/4] overlay: add a test: show that detach holds",
+        "[PATCH 3/4] overlay: add a test: passes",
+        "[PATCH 4/4] overlay: add tests: detach-too, another",
+    ]
 
 
 def test_a_group_that_is_described_already(suite: Path, checkout: Path, tmp_path: Path) -> None:
@@ -246,11 +255,11 @@ def test_our_own_series(tmp_path: Path) -> None:
     assert tracked(tmp_path / "clone") == tracked(checkout) != before
 
 
-@pytest.mark.skipif(not XFSTESTS, reason="no checkout of xfstests: the environment variable XFSTESTS names none")
+@needs_xfstests
 def test_a_real_checkout(tmp_path: Path) -> None:
     home = PROGRAM / "xfstests-overlay"
     real = tmp_path / "xfstests"
-    git(tmp_path, "clone", "-q", "--shared", XFSTESTS, str(real))
+    git(tmp_path, "clone", "-q", "--shared", str(XFSTESTS), str(real))
     before = tracked(real)
     series(home, f"--output={tmp_path / 'out'}", real)
     assert tracked(real) == before

@@ -40,24 +40,28 @@ def of_part(part: Part, numbers: Mapping[str, int]) -> Letter:
     """The letter of a patch that adds these tests.
 
     Raises:
-        SetupError: a test has no description, or there is no subject and none can be made of a description.
+        SetupError: a test has no description, or the subject is too long.
     """
     for test in part.tests:
         if not test.description:
             raise SetupError(f"tests/{test.name} has no description below its title")
     names = ", ".join(test.name for test in part.tests)
-    subject = part.subject or (f"overlay: add a test: {_claim(part)}" if len(part.tests) == 1 else "")
+    subject = part.subject or _subject(part, names)
     texts = [_wrapped(test.description) for test in part.tests]
     if len(texts) > 1:
         texts = [f"overlay/{numbers[test.name]:03}:\n{text}" for test, text in zip(part.tests, texts, strict=True)]
-    return _checked(Letter(subject, "\n\n".join([*texts, NOT_RUN])), f"tests/order needs `Subject: ...` above {names},")
+    letter = Letter(subject, "\n\n".join([*texts, NOT_RUN]))
+    return _checked(letter, f"tests/order needs `Subject:` above {names}, with")
 
 
-def _claim(part: Part) -> str:
-    """What the description of the first test begins with, up to where a sentence could end."""
-    words = " ".join(part.tests[0].description.split())
-    claim = re.split(r"[.:;](?:\s|$)", words)[0]
-    return claim if claim[:2].isupper() else claim[:1].lower() + claim[1:]
+def _subject(part: Part, names: str) -> str:
+    """What a test alone claims, if that is short enough, else the names."""
+    if len(part.tests) > 1:
+        return f"overlay: add tests: {names}"
+    claim = re.split(r"[.:;](?:\s|$)", " ".join(part.tests[0].description.split()))[0]
+    claim = claim if claim[:2].isupper() else claim[:1].lower() + claim[1:]
+    subject = f"overlay: add a test: {claim}"
+    return subject if len(subject) <= LONGEST_SUBJECT else f"overlay: add a test: {names}"
 
 
 def _wrapped(description: str) -> str:
