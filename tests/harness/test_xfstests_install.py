@@ -14,6 +14,8 @@ import pytest
 from tests.harness.pretend_xfstests import (
     GROUP_NAMES,
     OVERLAY,
+    PROGRAM,
+    XFSTESTS,
     add_test,
     checkout,
     command,
@@ -22,6 +24,7 @@ from tests.harness.pretend_xfstests import (
     install,
     make_checkout,
     make_group_list,
+    needs_xfstests,
     order,
     refusal,
     script,
@@ -304,3 +307,22 @@ def test_help_names_what_it_does(suite: Path) -> None:
     for word in ("--remove", "--dry-run", "--from", "nofollow", "group.list", ".ovl-detach.json", "exit codes"):
         assert word in said
     assert max(map(len, said.splitlines())) <= 120
+
+
+@needs_xfstests
+def test_a_real_checkout(tmp_path: Path) -> None:
+    """The list of groups is what xfstests' own program makes of the same files."""
+    home, real = PROGRAM / "xfstests-overlay", tmp_path / "xfstests"
+    git(tmp_path, "clone", "-q", "--shared", str(XFSTESTS), str(real))
+    make_groups = ["../../tools/mkgroupfile", "group.list"]
+    subprocess.run(make_groups, cwd=real / OVERLAY, check=True)
+    for words in ([], ["--from=1"], ["--from=800"]):
+        before = tree(real)
+        install(home, *words, real)
+        installed = tree(real)
+        assert installed[f"{OVERLAY}/group.list"] != before[f"{OVERLAY}/group.list"]
+        subprocess.run(make_groups, cwd=real / OVERLAY, check=True)
+        assert tree(real) == installed
+        install(home, "--remove", real)
+        assert tree(real) == before
+    assert git(real, "status", "--short") == ""
