@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from overlay_xfstests.suite import File
-from union.errors import UsageError
+from union.errors import SetupError, UsageError
 
 # Beside the files, so that a rename puts them in place; hidden, so that xfstests' .gitignore covers it.
 STAGE = ".ovl-detach.tmp"
@@ -48,7 +48,11 @@ def alone(top: Path) -> Iterator[None]:
 
 
 def apply(top: Path, changes: Sequence[Change]) -> None:
-    """Makes all of them below `top`, or none if anything is raised (OSError, an interrupt)."""
+    """Makes all of them below `top`, or none if anything is raised.
+
+    Raises:
+        SetupError: a file could not be written, a directory not be changed.
+    """
     try:
         _stage(top, changes)
         for index, change in enumerate(changes):
@@ -57,6 +61,9 @@ def apply(top: Path, changes: Sequence[Change]) -> None:
             else:
                 os.replace(_new(top, index), top / change.path)
         os.unlink(top / STAGE / JOURNAL)  # from here on they stay
+    except OSError as error:
+        undo(top)
+        raise SetupError(f"{top}: {error.strerror}; nothing was changed") from error
     except BaseException:
         undo(top)
         raise
@@ -89,11 +96,17 @@ def _stage(top: Path, changes: Sequence[Change]) -> None:
         if change.old is not None:
             os.link(top / change.path, _old(top, index))
         if change.new is not None:
-            _new(top, index).write_bytes(change.new.data)
-            _new(top, index).chmod(change.new.mode)
+            _write(_new(top, index), change.new, owner=(top if change.old is None else top / change.path).stat())
     journal = [(change.path, change.old is not None) for change in changes]
     (top / STAGE / "unfinished").write_text(json.dumps(journal))
     os.replace(top / STAGE / "unfinished", top / STAGE / JOURNAL)
+
+
+def _write(path: Path, file: File, owner: os.stat_result) -> None:
+    path.write_bytes(file.data)
+    if os.geteuid() == 0:  # in somebody else's checkout, all stays theirs
+        os.chown(path, owner.st_uid, owner.st_gid)
+    path.chmod(file.mode)
 
 
 def _new(top: Path, index: int) -> Path:
