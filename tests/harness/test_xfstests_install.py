@@ -188,10 +188,10 @@ def test_what_is_gone_already_need_not_be_removed(suite: Path, checkout: Path) -
 
 def test_only_our_lines_go_from_what_was_changed_meanwhile(suite: Path, checkout: Path) -> None:
     install(suite, checkout)
-    for name, more in (("doc/group-names.txt", "zzz\t\tlast\n"), (f"{OVERLAY}/group.list", "900 auto\n")):
+    for name, more in (("doc/group-names.txt", "zzz\t\tlast: nofollow\n"), (f"{OVERLAY}/group.list", "900 auto\n")):
         (checkout / name).write_text((checkout / name).read_text() + more)
     install(suite, "--remove", checkout)
-    assert (checkout / "doc/group-names.txt").read_text() == GROUP_NAMES + "zzz\t\tlast\n"
+    assert (checkout / "doc/group-names.txt").read_text() == GROUP_NAMES + "zzz\t\tlast: nofollow\n"
     groups = (checkout / OVERLAY / "group.list").read_text()
     assert groups.endswith("005 auto\n900 auto\n")
 
@@ -280,13 +280,21 @@ def test_nothing_to_remove(suite: Path, checkout: Path) -> None:
     assert tree(checkout) == before
 
 
-@pytest.mark.parametrize("record", ["", "{}", '{"version": 1, "tests": {}}', '{"version": 2}'])
-def test_a_damaged_record(suite: Path, checkout: Path, record: str) -> None:
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ("", "is damaged"),
+        ("{}", "is damaged"),
+        ('{"version": 1, "tests": {}}', "is damaged"),
+        ('{"version": 2, "tests": {}, "files": {}, "group": false}', "is of version 2: use the suite that wrote it"),
+    ],
+)
+def test_a_damaged_record(suite: Path, checkout: Path, record: str, said: str) -> None:
     (checkout / RECORD).write_text(record)
     before = tree(checkout)
     done = command(suite, "install", checkout)
     assert (done.returncode, done.stdout) == (3, "")
-    assert ".ovl-detach.json is " in done.stderr
+    assert f".ovl-detach.json {said}" in done.stderr
     assert tree(checkout) == before
 
 
