@@ -82,6 +82,20 @@ def in_child(suite: Path, words: list[str], step: int, happens: Callable[[], Non
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+def undo_in_child(checkout: Path, step: int) -> int:
+    """The exit code of `undo` in a child that is killed at a step; 0 if it takes fewer."""
+    child = os.fork()
+    if child == 0:
+        status = 99
+        try:
+            at_step(step, lambda: os._exit(KILLED))
+            changes.undo(checkout)
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
 def no_space() -> None:
     raise OSError(28, "No space left on device", "somewhere")
 
@@ -148,13 +162,10 @@ def test_killed_while_it_takes_back(suite: Path, checkout: Path) -> None:
     assert in_child(suite, [str(checkout)], LATE, lambda: os._exit(KILLED)) == KILLED
     assert tree(checkout) != before
     for step in itertools.count(1):
-        child = os.fork()
-        if child == 0:
-            at_step(step, lambda: os._exit(KILLED))
-            changes.undo(checkout)
-            os._exit(0)
-        if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
+        ended = undo_in_child(checkout, step)
+        if ended == 0:
             break
+        assert ended == KILLED
     assert step > 5
     assert tree(checkout) == before
 
