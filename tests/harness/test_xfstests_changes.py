@@ -157,6 +157,16 @@ def test_what_was_killed_is_taken_back_by_the_next(suite: Path, checkout: Path, 
     assert tree(checkout) == untouched
 
 
+def test_install_itself_takes_back_what_was_killed(suite: Path, checkout: Path) -> None:
+    before = tree(checkout)
+    assert in_child(suite, [str(checkout)], LATE, lambda: os._exit(KILLED)) == KILLED
+    install(suite, "--from=3", checkout)
+    assert (checkout / OVERLAY / "003").exists()
+    assert not (checkout / OVERLAY / "006").exists()
+    install(suite, "--remove", checkout)
+    assert tree(checkout) == before
+
+
 def test_killed_while_it_takes_back(suite: Path, checkout: Path) -> None:
     before = tree(checkout)
     assert in_child(suite, [str(checkout)], LATE, lambda: os._exit(KILLED)) == KILLED

@@ -222,7 +222,8 @@ def test_no_repository_of_its_own(suite: Path, checkout: Path, tmp_path: Path) -
 
 def test_whoever_git_does_not_know(suite: Path, checkout: Path, tmp_path: Path) -> None:
     words = [sys.executable, str(suite / "series"), f"--output={tmp_path / 'out'}", str(checkout)]
-    nobody = {key: word for key, word in os.environ.items() if not key.startswith("GIT_") and key != "EMAIL"}
+    nobody = {key: word for key, word in os.environ.items() if not key.startswith("GIT_")}
+    nobody["EMAIL"] = "me@example.org"  # with which git could guess a name
     nobody |= {key: IDENTITY[key] for key in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM")}
     done = subprocess.run(words, capture_output=True, text=True, env=nobody)
     assert (done.returncode, done.stdout) == (2, "")
