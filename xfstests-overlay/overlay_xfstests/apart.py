@@ -33,8 +33,8 @@ _PR_SET_PDEATHSIG: Final = 1
 def main(words: Sequence[str]) -> int:
     """The program; returns its exit status, as `inside` does."""
     orders = Orders.read(words[0])
-    _die_with_parent()
     signal.signal(signal.SIGTERM, _interrupt)
+    _when_parent_dies(signal.SIGTERM)  # so that it is cleared up even when that is killed
     try:
         return inside.guarded(lambda: _with_devices(orders))
     except KeyboardInterrupt:
@@ -72,7 +72,7 @@ def _end(child: int) -> None:
 
 def _first(orders: Orders, test: str, scratch: str, tell: int) -> int:
     """The first process of the namespace: mounts, then reaps until `./check` is over. The kernel kills the rest."""
-    _die_with_parent()
+    _when_parent_dies(signal.SIGKILL)
     signal.signal(signal.SIGTERM, lambda *_: os.kill(-1, signal.SIGTERM))
     syscalls.unshare_mounts()
     covered = [os.fsencode(name) for name in COVERED if name not in orders.visible and os.path.isdir(name)]
@@ -108,8 +108,8 @@ def _forked(work: Callable[[], int]) -> int:
     return child
 
 
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+def _when_parent_dies(number: signal.Signals) -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:

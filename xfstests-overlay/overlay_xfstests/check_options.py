@@ -82,7 +82,7 @@ def parse(argv: Sequence[str]) -> Options:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Words("check", DESCRIPTION, EPILOG)
-    parser.add_argument("checkout", nargs="?", type=Path, metavar="CHECKOUT", help="a checkout of xfstests that is built")
+    parser.add_argument("checkout", nargs="?", type=Path, metavar="CHECKOUT", help="a built checkout of xfstests")
     parser.add_argument("tests", nargs="*", metavar="TEST", help="run only these")
     what = parser.add_argument_group("what to run")
     what.add_argument("-g", dest="group", action="append", default=[], metavar="GROUP", help="the tests of this group")

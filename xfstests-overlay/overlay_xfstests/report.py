@@ -54,11 +54,9 @@ def merge(parts: Sequence[Path], started: Iterable[str], lost: Mapping[str, Loss
     cases = {str(case.get("name")): case for root in roots for case in root.iter("testcase")}
     for case in list(whole.iter("testcase")):
         whole.remove(case)
-    for name in dict.fromkeys((*cases, *started)):
-        if name in lost:
-            whole.append(_case(name, "failure", lost[name].why, lost[name].last_words))
-        else:
-            whole.append(cases.get(name) or _case(name, "error", "its report was lost with the guest", ""))
+    cases |= {name: _case(name, "error", "its report is lost", "") for name in started if name not in cases}
+    cases |= {name: _case(name, "failure", loss.why, loss.last_words) for name, loss in lost.items()}
+    whole.extend(cases.values())
     all_cases = list(whole.iter("testcase"))
     for attribute, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
         whole.set(attribute, str(sum(case.find(tag) is not None for case in all_cases)))
