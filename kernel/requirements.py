@@ -129,10 +129,11 @@ def ensure(needs: Iterable[Requirement], log: Path, say: Callable[[str], object]
         _install(packages(absent), log)
         absent = missing(absent)
     if absent:
-        raise SetupError(_message(absent))
+        raise SetupError(lacking(absent))
 
 
-def _message(absent: list[Requirement]) -> str:
+def lacking(absent: list[Requirement]) -> str:
+    """One line for the user: what is missing, and the command that installs it."""
     names = ", ".join(need.name for need in absent)
     sudo = "" if os.geteuid() == 0 else "sudo "
     return f"missing: {names}; install them with: {sudo}apt-get install {' '.join(packages(absent))}"

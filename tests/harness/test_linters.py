@@ -12,7 +12,8 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 MAX_LINES = 500
-COMMANDS = ("run", ".ci/run", "bench/*", "ci/*", *(f"xfstests-overlay/{it}" for it in ("check", "install", "series")))
+FILES = ("build", "check", "install", "series")
+COMMANDS = ("run", ".ci/run", "bench/*", "ci/*", *(f"xfstests-overlay/{it}" for it in FILES))
 
 
 def tracked(*patterns: str) -> list[Path]:

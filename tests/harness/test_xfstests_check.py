@@ -383,3 +383,17 @@ def test_an_ended_run_here_leaves_nothing(number: signal.Signals, tmp_path: Path
     assert (process.returncode, err) == ENDS[number]
     assert nothing_stays(results, mark, temporary)
     assert (results / "clean").exists(), "the test had no time to clear up"
+
+
+# The real one -------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif("XFSTESTS" not in os.environ, reason="XFSTESTS names no built checkout of xfstests")
+def test_tests_of_xfstests_pass_in_a_guest(tmp_path: Path, kernel: Path) -> None:
+    results = tmp_path / "results"
+    done = check(os.environ["XFSTESTS"], "002", "overlay/031", f"--kernel={kernel}", f"--results={results}")
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert verdicts(results) == {"overlay/002": "passed", "overlay/031": "passed"}
+    found = suite(results)
+    assert (found.tests, found.failures, found.skipped) == (2, 0, 0)
+    assert {"check.log", "check.time", "result.xml"} <= set(os.listdir(results))
