@@ -110,6 +110,7 @@ WRONG = {
     "nothing left": (["001", "-e", "001"], "no test is left to run"),
     "a size": (["--size=12"], "--size=12: a size is like"),
     "a filesystem": (["--fs=btrfs"], "invalid choice: 'btrfs'"),
+    "jobs": (["--jobs=0"], "--jobs takes"),
     "a time limit": (["--time-limit=0"], "--time-limit takes"),
     "mount options": (["--mount-options=xino nofollow"], "--mount-options=xino nofollow: "),
     "a kernel's source": (["--kernel-source=/nowhere"], "/nowhere does not exist"),
@@ -263,6 +264,34 @@ def test_a_lost_guest_costs_the_test_that_ran(body: str, why: str, tmp_path: Pat
     assert len(list(results.glob("console-*.log"))) == 3
 
 
+def test_several_jobs_give_one_tree_of_results(tmp_path: Path, kernel: Path) -> None:
+    times = 'echo "overlay/00$(($# + 1)) 1" >>$RESULT_BASE/check.time; echo "${0##*/}" >>$RESULT_BASE/check.log\n'
+    checkout = pretend_check.make(tmp_path / "x", {1: times, 2: times + FAULT, 3: "exit 1", 4: times, 5: "exit 77"})
+    results = tmp_path / "results"
+    words = [str(checkout), "00?", f"--kernel={kernel}", f"--results={results}", "--jobs=2", *SMALL]
+    for _ in range(2):  # the second time with the results of the first one
+        done = check(*words)
+        assert (done.returncode, done.stderr) == (1, "")
+        assert verdicts(results) == {
+            "overlay/001": "passed", "overlay/002": "failure", "overlay/003": "failure", "overlay/004": "passed",
+            "overlay/005": "skipped"
+        }  # fmt: skip
+        assert f"    (see {results}/overlay/002.dmesg)\n" in done.stdout and "part-" not in done.stdout
+        assert done.stdout.count("FSTYP ") == 3
+        assert done.stdout.endswith(f"\n2 passed, 2 failed, 1 not run\nresults: {results}\n")
+        assert not list(results.glob("part-*")) and (results / "overlay/004.full").exists()
+        assert (results / "check.time").read_text() == "overlay/001 1\n"
+    assert sorted((results / "check.log").read_text().split()) == sorted(["001", "002", "004"] * 2)
+
+
+def test_a_job_that_cannot_be_set_up_is_named(tmp_path: Path, kernel: Path) -> None:
+    checkout = pretend_check.make(tmp_path / "x", {1: "", 2: "touch /refuse"})
+    (checkout / "refuse").touch()
+    done = check(checkout, "00?", f"--kernel={kernel}", "--jobs=2", *SMALL)
+    assert (done.returncode, done.stderr.count("no test was begun")) == (3, 2)
+    assert done.stderr.endswith("xfstests-overlay/check: 2 of 2 jobs could not be carried out\n")
+
+
 def test_a_check_that_runs_nothing_is_no_failed_test(tmp_path: Path, kernel: Path) -> None:
     checkout = pretend_check.make(tmp_path / "x", {1: ""})
     (checkout / "refuse").touch()
@@ -383,6 +412,22 @@ def test_an_ended_run_here_leaves_nothing(number: signal.Signals, tmp_path: Path
     assert (process.returncode, err) == ENDS[number]
     assert nothing_stays(results, mark, temporary)
     assert (results / "clean").exists(), "the test had no time to clear up"
+
+
+@needs_overlay
+def test_ended_jobs_leave_nothing(tmp_path: Path, temporary: Path) -> None:
+    checkout, mark = leaving(tmp_path / "x", "echo ready >ready\nsleep infinity\n")
+    results = tmp_path / "results"
+    os.mkfifo(checkout / "ready")
+    words = [str(checkout), "00?", "--kernel=native", f"--results={results}", "--jobs=2", *SMALL]
+    with subprocess.Popen([sys.executable, PROGRAM, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          text=True) as process:  # fmt: skip
+        assert (checkout / "ready").read_text() == "ready\n"
+        assert not nothing_stays(results / "part-1", mark, temporary), "nothing to be left behind"
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=LIMIT)
+    assert (process.returncode, err.splitlines()[-1]) == (130, "xfstests-overlay/check: interrupted")
+    assert nothing_stays(results, mark, temporary)
 
 
 # The real one -------------------------------------------------------------------------------------

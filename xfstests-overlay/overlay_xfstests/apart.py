@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import FrameType
 from typing import Final, NoReturn
 
@@ -73,7 +74,13 @@ def _end(child: int) -> None:
 def _first(orders: Orders, test: str, scratch: str, tell: int) -> int:
     """The first process of the namespace: mounts, then reaps until `./check` is over. The kernel kills the rest."""
     _when_parent_dies(signal.SIGKILL)
-    signal.signal(signal.SIGTERM, lambda *_: os.kill(-1, signal.SIGTERM))
+    told: list[int] = []
+
+    def tell_all(number: int, _: FrameType | None) -> None:
+        told.append(number)
+        os.kill(-1, signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, tell_all)
     syscalls.unshare_mounts()
     covered = [os.fsencode(name) for name in COVERED if name not in orders.visible and os.path.isdir(name)]
     visible = [os.fsencode(name) for name in orders.visible]
@@ -85,8 +92,12 @@ def _first(orders: Orders, test: str, scratch: str, tell: int) -> int:
     while True:
         pid, status = os.wait()
         if pid == child:
-            code = os.waitstatus_to_exitcode(status)
-            return code if code >= 0 else 128 - code
+            break
+    with suppress(ChildProcessError):
+        while told:  # tests may still be clearing up
+            os.wait()
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
 
 
 def _third(orders: Orders, test: str, scratch: str) -> int:

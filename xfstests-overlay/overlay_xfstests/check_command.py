@@ -20,6 +20,7 @@ from command.native import in_child
 from command.output import to_descriptor
 from kernel import choice
 from kernel.paths import cache_dir, made
+from overlay_xfstests import jobs
 from overlay_xfstests.check_options import Options, parse
 from overlay_xfstests.orders import Orders
 from overlay_xfstests.report import Counts
@@ -47,8 +48,32 @@ def main(argv: Sequence[str]) -> int:
 def _run(options: Options) -> int:
     here = _is_here(options)
     kernel = None if here else choice.kernel_file(_kernel(options), options.kernel_source)
-    results = options.results or _new_directory()
-    made(results)
+    results = made(options.results or _new_directory())
+    try:
+        counts = _side_by_side(options, kernel, results) if options.jobs > 1 else _in_turn(options, kernel, results)
+        if not options.is_part:
+            print(_summary(counts))
+    finally:
+        if not options.is_part:
+            print(f"results: {results}", flush=True)
+    return _code(counts)
+
+
+def _side_by_side(options: Options, kernel: Path | None, results: Path) -> Counts:
+    """All tests, by several processes that do with some of them what this one would do with all."""
+    program = [sys.executable, str(PACKAGES / "check"), str(options.checkout), "--part"]
+    words = [f"--kernel={kernel or 'native'}", f"--cpus={options.cpus}", f"--memory={options.memory}",
+             f"--fs={options.fs}", f"--size={options.size >> 20}M", f"--time-limit={options.time_limit}",
+             f"--mount-options={options.mount_options}"]  # fmt: skip
+
+    def command(part: Path, tests: Sequence[str]) -> list[str]:
+        return [*program, *words, f"--results={part}", *tests]
+
+    return jobs.run(command, options.tests, options.jobs, results, to_descriptor(sys.stdout.fileno()))
+
+
+def _in_turn(options: Options, kernel: Path | None, results: Path) -> Counts:
+    """All tests, one after the other."""
     site: Site = Here()
     if kernel is not None:
         site = InGuest(choice.guest_of(kernel, results, cpus=options.cpus, memory=options.memory))
@@ -65,12 +90,7 @@ def _run(options: Options) -> int:
         mount_options=options.mount_options,
         limit=options.time_limit,
     )
-    try:
-        counts = Running(site, orders, to_descriptor(sys.stdout.fileno())).carry_out()
-        print(_summary(counts))
-    finally:
-        print(f"results: {results}", flush=True)
-    return _code(counts)
+    return Running(site, orders, to_descriptor(sys.stdout.fileno())).carry_out()
 
 
 def _is_here(options: Options) -> bool:

@@ -50,6 +50,8 @@ class Options:
     mount_options: str
     results: Path | None
     time_limit: int
+    jobs: int
+    is_part: bool  # of a run with several jobs, which says at the end what came out
 
 
 def parse(argv: Sequence[str]) -> Options:
@@ -59,6 +61,8 @@ def parse(argv: Sequence[str]) -> Options:
         raise UsageError("no CHECKOUT is named; xfstests-overlay/check --help has all words")
     if args.time_limit < 1:
         raise UsageError("--time-limit takes a number of seconds from 1 on")
+    if args.jobs < 1:
+        raise UsageError("--jobs takes a number from 1 on")
     results = plain(args.results) if args.results is not None else None
     size, options = _size(args.size), _mount_options(args.mount_options)
     if args.kernel_source is not None and not args.kernel_source.exists():
@@ -77,6 +81,8 @@ def parse(argv: Sequence[str]) -> Options:
         mount_options=options,
         results=results,
         time_limit=args.time_limit,
+        jobs=args.jobs,
+        is_part=args.part,
     )
 
 
@@ -98,6 +104,8 @@ def _parser() -> argparse.ArgumentParser:
                        "is written to the devices is in there too")
     where.add_argument("--time-limit", type=int, default=TIME_LIMIT, metavar="SECONDS",
                        help=f"how long a single test may take; default {TIME_LIMIT}")
+    where.add_argument("--jobs", type=int, default=1, metavar="N", help="N parts of the tests at once; default 1")
+    where.add_argument("--part", action="store_true", help=argparse.SUPPRESS)
     base = parser.add_argument_group("what to run it on")
     base.add_argument("--fs", choices=tuple(FILESYSTEMS), default="xfs", help="the base of the overlays; default xfs")
     base.add_argument("--size", default="12G", metavar="SIZE", help="of each device, sparse; default 12G")

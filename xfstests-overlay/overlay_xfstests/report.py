@@ -56,7 +56,7 @@ def merge(parts: Sequence[Path], started: Iterable[str], lost: Mapping[str, Loss
         whole.remove(case)
     cases |= {name: _case(name, "error", "its report is lost", "") for name in started if name not in cases}
     cases |= {name: _case(name, "failure", loss.why, loss.last_words) for name, loss in lost.items()}
-    whole.extend(cases.values())
+    whole.extend(cases[name] for name in sorted(cases))
     all_cases = list(whole.iter("testcase"))
     for attribute, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
         whole.set(attribute, str(sum(case.find(tag) is not None for case in all_cases)))

@@ -72,8 +72,7 @@ class Running:
     def _keep(self, test: str, ending: Ending) -> None:
         """Keep what is known of a lost test, and the report of those before it."""
         self._lost[test] = Loss(ending.lost, ending.last_words)
-        with self._file(test).open("a") as file:
-            file.write(f"{ending.lost}\n{ending.last_words}\n")
+        self._file(test).write_text(f"{ending.lost}\n{ending.last_words}\n")
         written = self._results / report.NAME
         if written.exists():
             part = written.with_name(f"result.{len(self._parts) + 1}.xml")
