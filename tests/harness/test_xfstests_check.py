@@ -21,10 +21,11 @@ from overlay_xfstests import check_command, check_options, users
 from overlay_xfstests.check_options import Options
 from overlay_xfstests.transcript import Transcript
 from tests.harness import pretend_check
-from tests.harness.isolated import needs_overlay
+from tests.harness.isolated import isolated, needs_mounts, needs_overlay
 from tests.harness.pretend_check import FAULT, HANG, PANIC
 from tests.harness.pretend_xfstests import tree
 from tests.harness.trouble import in_use
+from union import syscalls
 from union.errors import Unsupported
 
 PROGRAM = Path(__file__).resolve().parents[2] / "xfstests-overlay/check"
@@ -224,6 +225,24 @@ def test_a_run_in_a_guest(tmp_path: Path, kernel: Path) -> None:
         "overlay/001": "passed", "overlay/002": "skipped", "overlay/003": "passed", "overlay/004": "failure"
     }  # fmt: skip
     assert [path.name[:8] for path in results.glob("*.log")] == ["console-"]
+
+
+@needs_mounts
+@pytest.mark.parametrize("where", ["guest", "native"])
+@isolated
+def test_users_that_the_machine_lacks_are_there(where: str, tmp_path: Path, kernel: Path) -> None:
+    for name in ("passwd", "group"):
+        lines = Path("/etc", name).read_text().splitlines(keepends=True)
+        (tmp_path / name).write_text("".join(line for line in lines if "fsgqa" not in line))
+        syscalls.mount(str(tmp_path / name), f"/etc/{name}", None, syscalls.MS_BIND)
+    assert subprocess.run(["id", "fsgqa"], capture_output=True).returncode == 1
+    look = "".join(f"su {user} -c 'id -un; id -gn'; " for user in users.USERS)
+    checkout, results = pretend_check.make(tmp_path / "x", {1: look}), tmp_path / "results"
+    which = "native" if where == "native" else str(kernel)
+    done = check(checkout, "001", f"--kernel={which}", f"--results={results}", *SMALL)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (results / "overlay/001.full").read_text().split() == [name for name in users.USERS for _ in range(2)]
+    assert "fsgqa" not in Path("/etc/passwd").read_text()
 
 
 @pytest.mark.parametrize(("body", "code"), [("", 0), ("exit 1", 1), ("exit 77", 4)])
