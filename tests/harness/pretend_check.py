@@ -66,6 +66,8 @@ while True:
 """
 FAULT = "echo 'BUG: made up by a test' >/dev/kmsg\nexec sleep infinity\n"
 HANG = "exec sleep infinity\n"
+STUCK = 'kill -STOP $(ps -o ppid= $PPID)\nexec sleep infinity\n'
+"""Stops who waits for ./check: the guest does not keep its own time."""
 
 
 def make(top: Path, tests: Mapping[int, str], *, ours: Mapping[str, int] | None = None) -> Path:

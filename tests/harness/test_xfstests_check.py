@@ -22,7 +22,7 @@ from overlay_xfstests.check_options import Options
 from overlay_xfstests.transcript import Transcript
 from tests.harness import pretend_check
 from tests.harness.isolated import isolated, needs_mounts, needs_overlay
-from tests.harness.pretend_check import FAULT, HANG, PANIC
+from tests.harness.pretend_check import FAULT, HANG, PANIC, STUCK
 from tests.harness.pretend_xfstests import tree
 from tests.harness.trouble import in_use
 from union import syscalls
@@ -116,6 +116,7 @@ WRONG = {
     "mount options": (["--mount-options=xino nofollow"], "--mount-options=xino nofollow: "),
     "a kernel's source": (["--kernel-source=/nowhere"], "/nowhere does not exist"),
     "a blank in the results": (["--results=/tmp/a b"], "no blanks"),
+    "results where all is fresh": (["--results=/tmp"], "/tmp: name a directory in it"),
     "a kernel": (["--kernel=2.6"], "2.6: no such kernel"),
 }
 
@@ -257,6 +258,7 @@ LOSSES = {
     "panic": (PANIC, "the kernel panicked: Kernel panic - not syncing: Out of memory"),
     "fault": (FAULT, "the kernel reported a fault: BUG: made up by a test"),
     "hang": (HANG, "it took longer than 5 s"),
+    "stuck": (STUCK, "the time limit passed"),
 }
 
 
@@ -264,7 +266,7 @@ LOSSES = {
 def test_a_lost_guest_costs_the_test_that_ran(body: str, why: str, tmp_path: Path, kernel: Path) -> None:
     checkout = pretend_check.make(tmp_path / "x", {1: "", 2: body, 3: "", 4: body, 5: "exit 77"})
     results = tmp_path / "results"
-    limit = ["--time-limit=5"] if body is HANG else []
+    limit = ["--time-limit=5"] if body in (HANG, STUCK) else []
     done = check(checkout, "00?", f"--kernel={kernel}", f"--results={results}", *SMALL, *limit)
     assert (done.returncode, done.stderr) == (1, "")
     assert verdicts(results) == {
@@ -277,7 +279,7 @@ def test_a_lost_guest_costs_the_test_that_ran(body: str, why: str, tmp_path: Pat
     assert done.stdout.endswith(f"\n2 passed, 2 failed, 1 not run\nresults: {results}\n")
     for number in ("002", "004"):
         kept = (results / f"overlay/{number}.dmesg").read_text()
-        assert kept.startswith(why) and (body is HANG or len(kept.splitlines()) > 10), kept
+        assert kept.startswith(why) and len(kept.splitlines()) > 10, kept
     assert not (results / "overlay/003.dmesg").exists()
     assert sorted(path.name for path in results.glob("*.xml")) == ["result.xml"]
     assert len(list(results.glob("console-*.log"))) == 3

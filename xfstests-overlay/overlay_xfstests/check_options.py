@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from kernel.private import COVERED
 from overlay_xfstests.checkout import Checkout
 from overlay_xfstests.choosing import Choosing, plain
 from overlay_xfstests.devices import FILESYSTEMS
@@ -64,6 +65,8 @@ def parse(argv: Sequence[str]) -> Options:
     if args.jobs < 1:
         raise UsageError("--jobs takes a number from 1 on")
     results = plain(args.results) if args.results is not None else None
+    if results is not None and str(results.resolve()) in COVERED:
+        raise UsageError(f"--results={results}: name a directory in it")
     size, options = _size(args.size), _mount_options(args.mount_options)
     if args.kernel_source is not None and not args.kernel_source.exists():
         raise UsageError(f"--kernel-source: {args.kernel_source} does not exist")
