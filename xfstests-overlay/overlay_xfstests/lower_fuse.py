@@ -7,12 +7,12 @@ lower becomes a line of the file, which is there before the method returns.
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Sequence
 from multiprocessing import Pipe
 from pathlib import Path
 
+from overlay_xfstests.words import Words
 from union import syscalls
 from union.errors import SetupError
 from union.fuse.log import RequestLog
@@ -36,7 +36,8 @@ class _Lines(RequestLog):
 
 def main(arguments: Sequence[str]) -> int:
     """Serve until it is unmounted; says `serving` once it is mounted. Raises SetupError when it cannot be."""
-    parser = argparse.ArgumentParser(prog="lower-fuse", description="Serve TREE on DIRECTORY, log requests to FILE.")
+    about = "Serve TREE on DIRECTORY, read-only, until that is unmounted, and append each request to FILE."
+    parser = Words("lower-fuse", about, "The tests start it; it says `serving` when it is mounted.")
     parser.add_argument("tree", type=Path, metavar="TREE")
     parser.add_argument("directory", type=Path, metavar="DIRECTORY")
     parser.add_argument("file", type=Path, metavar="FILE")
