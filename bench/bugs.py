@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -17,11 +16,11 @@ from tabulate import tabulate
 
 from bench import findings
 from bench.findings import Finding
+from bench.seeded import Bug
 from kernel.paths import new_log
-from union.errors import SetupError, UsageError
+from union.errors import SetupError
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-BUGS = CHECKOUT / "tests/harness/bugs"
 PROPERTIES = tuple(
     f"tests/random/test_{name}.py"
     for name in ("examples", "worlds", "passes", "half_way", "interruption", "state_machine")
@@ -30,37 +29,6 @@ PROPERTIES = tuple(
 MOST = 5  # operations of what a bug is boiled down to
 NONE = "(none)"  # the kernel without a bug: nothing may be found there
 LIMIT = 1800  # seconds for all scenarios, or all random tests, on one kernel
-
-_HEADER = re.compile(r"SPDX-License-Identifier: GPL-2\.0-only\n(.+)\nclauses: (D\d+(?:, D\d+)*)\n\n")
-
-
-@dataclass(frozen=True)
-class Bug:
-    """A mistake in the reference patches: in a sentence, the clauses of the contract that it breaks, the patch."""
-
-    name: str
-    text: str
-    clauses: str
-    patch: Path
-
-
-def bugs(directory: Path = BUGS) -> dict[str, Bug]:
-    """All there are, by name. Raises SetupError for a patch without its header."""
-    found = {}
-    for patch in sorted(directory.glob("*.patch")):
-        header = _HEADER.match(patch.read_text())
-        if not header:
-            raise SetupError(f"{patch}: the lines before the patch are not licence, mistake, clauses")
-        found[patch.stem] = Bug(patch.stem, header[1], header[2], patch)
-    return found
-
-
-def named(names: Sequence[str]) -> list[Bug]:
-    """Those of these names, or all. Raises UsageError."""
-    known = bugs()
-    if unknown := [name for name in names if name not in known]:
-        raise UsageError(f"no bug {unknown[0]!r}; known: {', '.join(known)}")
-    return [known[name] for name in names or known]
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ import pytest
 
 from bench import bugs as examined
 from bench import findings
-from bench.bugs import MOST, NONE, Replay, Row, bugs, named, random_tests, replayed, table
+from bench.bugs import MOST, NONE, Replay, Row, random_tests, replayed, table
 from bench.findings import Counter, Finding
+from bench.seeded import bugs, named
 from datasets.tree import Directory
 from kernel import build as building
 from kernel import patching
