@@ -36,9 +36,9 @@ def bugs(directory: Path = BUGS) -> dict[str, Bug]:
     return found
 
 
-def named(names: Sequence[str]) -> list[Bug]:
-    """Those of these names, or all. Raises UsageError."""
-    known = bugs()
+def named(names: Sequence[str], *more: Path) -> list[Bug]:
+    """Those of these names, or all, of BUGS and the directories `more`. Raises UsageError."""
+    known = {name: bug for directory in (BUGS, *more) for name, bug in bugs(directory).items()}
     if unknown := [name for name in names if name not in known]:
         raise UsageError(f"no bug {unknown[0]!r}; known: {', '.join(known)}")
     return [known[name] for name in names or known]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.seeded import bugs as all_bugs
-from overlay_xfstests import bugs, compare_command, comparison
+from bench.seeded import named
+from overlay_xfstests import bugs, compare_command, comparison, suite
 from overlay_xfstests.comparison import FAIL, NOTRUN, PASS, Side, Verdict
 from union.errors import SetupError, UsageError
 
@@ -113,10 +113,8 @@ def test_options_go_to_check(tmp_path: Path) -> None:
 def test_bugs_are_meant_to_be_caught() -> None:
     """Every test that the list names is one of ours, every bug one that there is, and each bug has a test."""
     meant = bugs.meant()
-    order = (bugs.MEANT.parent / "tests/order").read_text().splitlines()
-    assert {*meant} <= {*order}
-    named = {bug for names in meant.values() for bug in names}
-    assert named == {*all_bugs()}
+    assert {*meant} <= {test.name for test in suite.read().tests}
+    assert {bug for names in meant.values() for bug in names} == {bug.name for bug in named([], bugs.BUGS)}
 
 
 def test_what_is_not_caught_is_told() -> None:

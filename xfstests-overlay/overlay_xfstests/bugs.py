@@ -11,7 +11,9 @@ from tabulate import tabulate
 from overlay_xfstests.comparison import FAIL, MISSING, PASS, Verdict
 from union.errors import SetupError, UsageError
 
-MEANT = Path(__file__).resolve().parent.parent / "bugs"
+BUGS = Path(__file__).resolve().parent.parent / "bugs"
+"""Patches that random tests are not meant for, as nothing freezes or fills an upper there."""
+MEANT = BUGS / "meant"
 """Lines `TEST: BUG...`."""
 
 

@@ -26,8 +26,8 @@ Runs the same tests of a checkout of xfstests on several kernels, each by a `che
 passed, failed and did not run, the tests whose verdict is not the same everywhere, and the reasons they gave. Why a
 test has another verdict with a mount option is known of some: file `differences`.
 
-With --bugs the kernels are the reference and those with a bug of tests/harness/bugs, one after the other; each runs
-those of our tests that must fail there (file `bugs`), or --every one of ours."""
+With --bugs the kernels are the reference and those with a bug of tests/harness/bugs or bugs/; each runs
+those of our tests that must fail there (bugs/meant), or --every one of ours."""
 EPILOG = """\
 for example: xfstests-overlay/compare --kernel=stock-6.12 --kernel=6.12 --kernel=6.12,xino=nofollow DIR -g quick
 
@@ -82,7 +82,7 @@ def _of_bugs(said: argparse.Namespace) -> int:
     if said.tests or said.groups:
         raise UsageError("with --bugs it is known which tests run: those that are meant for them, or --every")
     meant = bugs.meant()
-    wanted = named([name for name in said.bugs.split(",") if name])
+    wanted = named([name for name in said.bugs.split(",") if name], bugs.BUGS)
     on_bugs = {bug.name: list(meant) if said.every else bugs.tests_for(bug.name, meant) for bug in wanted}
     on_sound = [test for test in meant if any(test in tests for tests in on_bugs.values())]
     numbers = _numbers(said.checkout)
