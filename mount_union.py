@@ -116,7 +116,7 @@ def _judge(
         redirects=settings.redirects,
         indexed=settings.index or configuration.plain,  # a plain tree keeps its hard links
         index_all=settings.index_all,
-        renumbers=configuration.xino == "nofollow",
+        renumbers=settings.renumbers,
     )
     if configuration.plain:
         model.detach()
@@ -124,7 +124,7 @@ def _judge(
         model,
         Witness(str(overlay.stack.mountpoint), str(overlay.stack.upperdir), namespace=settings.namespace),
         _devices(configuration, settings, overlay),
-        renumbers=configuration.xino == "nofollow",
+        renumbers=settings.renumbers,
         layered=not (configuration.plain or configuration.fuse),
         origins=not configuration.fuse and (not configuration.nested or settings.index),
         unique=not configuration.fuse,  # a FUSE overlay shows the numbers of both layers as they are

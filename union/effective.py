@@ -34,6 +34,11 @@ class Effective:
         return ("nfs_export", "on") in self.options
 
     @property
+    def renumbers(self) -> bool:
+        """Whether st_ino may change on copy-up (D2): also when it is the user's option, and nothing is detached."""
+        return ("xino", "nofollow") in self.options
+
+    @property
     def namespace(self) -> str:
         """Where the overlay keeps its xattrs."""
         return "user" if ("userxattr", "") in self.options else "trusted"

@@ -94,3 +94,12 @@ def test_a_nested_lower_never_gets_nofollow(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_missing_parameter_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PARAMETERS", tmp_path)
     assert module.parameter("redirect_dir") is None
+
+
+def test_numbers_may_change_when_the_user_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when xfstests has it in OVERLAY_MOUNT_OPTIONS: no detach run, but D2 holds."""
+    nofollow = (("xino", "nofollow"),)
+    assert run(monkeypatch, nofollow).renumbers
+    assert run(monkeypatch, xino="nofollow").renumbers
+    assert not run(monkeypatch).renumbers
+    assert not run(monkeypatch, nofollow, xino="on").renumbers
