@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import xml.etree.ElementTree as ElementTree
+import xml.etree.ElementTree as ET
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from overlay_xfstests import report
 from union.errors import SetupError, UsageError
 
 DIFFERENCES = Path(__file__).resolve().parent.parent / "differences"
 """Lines `TEST OPTION: TEXT`: why a test has another verdict with that mount option."""
 CHECK = Path(__file__).resolve().parent.parent / "check"
-REPORT = "result.xml"
 NOTHING_RAN = 4  # the status of a check all of whose tests were skipped
 PASS, FAIL, NOTRUN, MISSING = "pass", "FAIL", "notrun", "-"
 
@@ -57,16 +57,12 @@ class Verdict:
     reason: str = ""
 
 
-def verdicts(report: Path) -> dict[str, Verdict]:
-    """Those of a `result.xml`, by `overlay/NNN`. Raises SetupError when there is none that can be read."""
-    try:
-        cases = ElementTree.parse(report).getroot().iter("testcase")
-        return {case.attrib["name"]: _verdict(case) for case in cases}
-    except (OSError, ElementTree.ParseError, KeyError) as error:
-        raise SetupError(f"{report}: no report of xfstests: {error}") from error
+def verdicts(path: Path) -> dict[str, Verdict]:
+    """Those of a report, by `overlay/NNN`. Raises SetupError when there is none that can be read."""
+    return {name: _verdict(case) for name, case in report.tests(path)}
 
 
-def _verdict(case: ElementTree.Element) -> Verdict:
+def _verdict(case: ET.Element) -> Verdict:
     for tag, word in (("failure", FAIL), ("error", FAIL), ("skipped", NOTRUN)):
         if (found := case.find(tag)) is not None:
             return Verdict(word, found.get("message", "").strip())
@@ -82,9 +78,9 @@ def ran(one: Side, checkout: Path, tests: Sequence[str], results: Path) -> dict[
     if status not in (0, 1, NOTHING_RAN):
         last = Path(results, "output").read_text(errors="replace").strip().rpartition("\n")[2]
         raise SetupError(f"{one.name}: check ended with {status}: {last}")
-    found = verdicts(results / REPORT)
+    found = verdicts(results / report.NAME)
     if (status == 1) != any(verdict.word == FAIL for verdict in found.values()):
-        raise SetupError(f"{one.name}: exit status {status} and {results / REPORT} disagree")
+        raise SetupError(f"{one.name}: exit status {status} and {results / report.NAME} disagree")
     return found
 
 

@@ -33,9 +33,14 @@ class Counts:
     not_run: tuple[str, ...]
 
 
+def tests(path: Path) -> list[tuple[str, ET.Element]]:
+    """The tests of a report, by name; raises SetupError if there is none that can be read."""
+    return [(str(case.get("name")), case) for case in _read(path).iter("testcase")]
+
+
 def counts(path: Path) -> Counts:
     """What the report says; raises SetupError if there is none that can be read."""
-    cases = [(str(case.get("name")), case) for case in _read(path).iter("testcase")]
+    cases = tests(path)
     return Counts(
         tuple(name for name, _ in cases),
         tuple(name for name, case in cases if case.find("failure") is not None or case.find("error") is not None),
