@@ -38,11 +38,14 @@ def daemon(work: Callable[[], None], needed: Sequence[int] = ()) -> int:
 
     What was open here would be kept busy by it. A signal of the terminal is meant for us, and then we end it.
     """
+    parent = os.getpid()
     pid = os.fork()
     if pid:
         return pid
     try:
         end_with_parent()
+        if os.getppid() not in (parent, 0):  # it ended before we asked; 0 is one outside of our process namespace
+            os._exit(1)
         # What the parent had and lost closes its descriptors when it is collected: here these are closed already, and
         # their numbers may be those of our own.
         gc.freeze()
