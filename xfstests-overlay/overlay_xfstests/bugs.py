@@ -12,7 +12,7 @@ from overlay_xfstests.comparison import FAIL, MISSING, PASS, Verdict
 from union.errors import SetupError, UsageError
 
 BUGS = Path(__file__).resolve().parent.parent / "bugs"
-"""Patches that random tests are not meant for, as nothing freezes or fills an upper there."""
+"""Patches about what those of bench/sensitivity leave out: an upper that is frozen or full, links, attributes."""
 MEANT = BUGS / "meant"
 """Lines `TEST: BUG...`."""
 
