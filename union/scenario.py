@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from datasets.layers import relocated
@@ -87,7 +87,7 @@ def _located(file: str, line: int) -> str:
     return f"{Path(file).name}:{line}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Group:
     """Scenarios under one name, run in order in one top directory of the union; or trials, each on its own.
 
@@ -122,9 +122,9 @@ class Group:
         """The sentence of each scenario or trial, in order."""
         return (*(scenario.label for scenario in self.scenarios), *(trial.label for trial in self.trials))
 
-    def operations(self, number: int, top: str | None = None) -> Sequence[Operation]:
+    def operations(self, number: int, top: str | None = None) -> tuple[Operation, ...]:
         """The operations of scenario `number` (from 1) in the directory `top` (the group's name)."""
-        return self._script(number, top or self.name)[1]
+        return _script(self, number, top or self.name)[1]
 
     def trees(self, top: str) -> tuple[Directory, ...]:
         """What the directory `top` must hold in each lower layer, the topmost layer first."""
@@ -132,12 +132,13 @@ class Group:
 
     def sets(self) -> int:
         """How many numbered sets its dataset must hold."""
-        highest = (self._script(number, self.name)[0].highest for number in range(1, len(self.scenarios) + 1))
+        highest = (_script(self, number, self.name)[0].highest for number in range(1, len(self.scenarios) + 1))
         return max(highest) - FIRST_SET + 1
 
-    def _script(self, number: int, top: str) -> tuple[Names, Sequence[Operation]]:
-        names = Names(top, FIRST_SET - 1 + number)
-        operations = self.scenarios[number - 1].script(names)
-        if not operations:
-            raise ValueError(f"{self.name}:{number} has no operations")
-        return names, operations
+@lru_cache(maxsize=4096)  # a plan asks what it does, a dataset how much it needs, a run for the operations themselves
+def _script(group: Group, number: int, top: str) -> tuple[Names, tuple[Operation, ...]]:
+    names = Names(top, FIRST_SET - 1 + number)
+    operations = tuple(group.scenarios[number - 1].script(names))
+    if not operations:
+        raise ValueError(f"{group.name}:{number} has no operations")
+    return names, operations

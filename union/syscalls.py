@@ -11,6 +11,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -284,10 +285,10 @@ def mount_id(path: _StrPath | int) -> int:
             return mount_id(fd)
         finally:
             os.close(fd)
-    for line in Path(f"/proc/self/fdinfo/{path}").read_text().splitlines():
-        key, _, value = line.partition(":")
-        if key == "mnt_id":
-            return int(value)
+    with open(f"/proc/self/fdinfo/{path}", "rb", buffering=0) as info:
+        found = re.search(rb"^mnt_id:\s*(\d+)$", info.read(), re.MULTILINE)
+    if found:
+        return int(found[1])
     raise OSError(errno.EOPNOTSUPP, "this kernel tells no mount id", f"/proc/self/fdinfo/{path}")
 
 
